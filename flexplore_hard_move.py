@@ -1,0 +1,820 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch==2.13.0", "numpy~=2.2", "gymnasium~=1.2", "tyro~=1.0", "tensorboard~=2.20", "tqdm~=4.67"]
+# ///
+"""FLEXplore on Hard Move, in one file, to be read top to bottom: settings, environment, algorithm, training loop.
+
+FLEXplore (arXiv 2501.02774) is model-based reinforcement learning for parameterized actions: in state s choose a
+discrete action k and its continuous parameters z. It learns a "loose yet flexible" model of the environment with a
+Wasserstein loss, smooths the learned reward, pays a mutual-information bonus for exploration, and acts by planning
+through the model (MPPI). Choices the paper leaves open are marked [choice]; README.md has their measurements.
+
+    python flexplore_hard_move.py --seed 1
+"""
+
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import tyro
+from gymnasium import spaces
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+@dataclass
+class Args:
+    exp_name: str = Path(__file__).stem
+    """the name of this experiment"""
+    seed: int = 1
+    """seed of everything random in training; evaluation episodes have fixed seeds of their own"""
+    torch_deterministic: bool = True
+    """whether PyTorch may use deterministic algorithms only"""
+    cuda: bool = False
+    """train on a GPU"""
+    track: bool = False
+    """log to Weights & Biases as well (needs `pip install wandb`)"""
+    wandb_project_name: str = "flexplore-baselines"
+    """the Weights & Biases project"""
+    wandb_entity: str | None = None
+    """the Weights & Biases team"""
+    capture_video: bool = False
+    """record one episode of each evaluation under runs/<run_name>/videos (needs `pip install moviepy`)"""
+
+    # Task
+    env_id: Literal["HardMove-v0"] = "HardMove-v0"
+    """the environment"""
+    n: Literal[4, 6, 8, 10] = 4
+    """thrusters of the agent; every subset of them is a discrete action"""
+    total_timesteps: int | None = None
+    """environment steps of the run; 5,000, 10,000, 20,000 or 40,000 for n = 4, 6, 8 or 10 unless given"""
+    learning_starts: int = 300
+    """steps of uniformly random play before learning and planning start"""
+    random_fraction: float = 0.1
+    """share of later steps that are uniformly random too; 0 is the paper"""
+
+    # Model
+    hidden_size: int = 64
+    """width of the two hidden layers of every network"""
+    learning_rate: float = 1e-3
+    """learning rate of the Adam optimizers"""
+    anneal_lr: bool = True
+    """lower the learning rate linearly to 0 over the run"""
+    updates_per_step: int = 2
+    """updates of the model per environment step; the policy networks get one"""
+    batch_size: int = 128
+    """replayed segments per update"""
+    gamma: float = 0.99
+    """the discount factor"""
+    horizon: int = 8
+    """H: steps that the model is trained and planned over"""
+    flexibility: float = 0.3
+    """lambda: weight of the Wasserstein loss against the squared error of the dynamics; 0 is DLPA's loss"""
+    discriminator: Literal["conditional", "marginal"] = "conditional"
+    """f_W(s'; s,k,z), or f_W(s') as the formula is printed"""
+    smoothing: Literal["after", "never", "always"] = "after"
+    """smooth the reward by FGSM: after T steps (the paper), never, or always"""
+    smoothing_start: float = 0.5
+    """T as a fraction of total_timesteps"""
+    smoothing_epsilon: float = 0.1
+    """epsilon: size of the perturbation, in units of the typical one-step change of each state dimension"""
+
+    # Exploration
+    mi_weight: float = 0.01
+    """eta: weight of the mutual-information reward in imagined returns, in training only"""
+    policy_horizon: int = 3
+    """steps of the imagined return that the policy networks maximise"""
+
+    # Planner
+    num_samples: int = 256
+    """N: action sequences per iteration"""
+    num_elites: int = 32
+    """n: best sequences, which refit the planner's distribution"""
+    num_iterations: int = 3
+    """iterations per plan"""
+    mppi_factor: float = 0.5
+    """elites weigh exp(factor * (value - best value))"""
+    uniform_mix: float = 0.3
+    """share of the uniform distribution mixed into the previous plan's discrete actions"""
+    proposal_fraction: float = 0.05
+    """share of the N sequences that the policy networks propose"""
+    hold_fraction: float = 0.5
+    """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
+
+    # Evaluation
+    eval_frequency: int = 500
+    """steps between evaluations"""
+    eval_episodes: int = 20
+    """greedy episodes of each evaluation, on seeds that no final evaluation uses"""
+    final_eval_episodes: int = 1000
+    """greedy episodes of the final evaluation"""
+
+    def __post_init__(self):
+        if self.total_timesteps is None:
+            self.total_timesteps = {4: 5_000, 6: 10_000, 8: 20_000, 10: 40_000}[self.n]
+
+
+
+# ======================================================================================================= ENVIRONMENT
+
+
+class HardMoveEnv(gym.Env):
+    """Steer a point agent to a fixed target in the plane with n thrusters, each subset of them a discrete action.
+
+    Observation (4, float32): velocity x, y (length / time); target - agent x, y (length).
+    Action (k, z), z = (u,): k in 0 ... 2**n - 1, written with n bits, fires the thrusters whose bit is set; the force
+        is 2 * u * motions[k], so a negative u reverses it. u is nominally in [-1, 1] and never clipped.
+    Reward: 20 - q if q <= 0.2**2, else -q, with q the squared distance to the target after moving.
+    Ends: terminated at q <= 0.2**2 (success); truncated at `step_limit` steps (HyAR: 30, DLPA: 25).
+    Source: the multi-agent particle worlds of Lowe et al. (2017) as extended by the HyAR and DLPA code, which use
+        n = 4, 6, 8 and 10.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    DT = 0.1  # time of one step
+    VELOCITY_DECAY = 0.75  # share of the velocity kept per step
+    FORCE = 2.0  # of the strongest action, with unit mass
+    TARGET_RADIUS = 0.2
+    TARGET_REWARD = 20.0
+
+    def __init__(self, n=4, render_mode=None, step_limit=30):
+        if n < 1:
+            raise ValueError(f"n must be a positive integer (4, 6, 8 or 10 in the literature), got {n}")
+        self.render_mode = render_mode
+        self.step_limit = step_limit
+        self.parameter_sizes = (1,) * 2**n  # number of parameters of each discrete action
+        self.action_space = spaces.Tuple((spaces.Discrete(2**n), spaces.Box(-1, 1, (1,), np.float32)))
+        self.observation_space = spaces.Box(-np.inf, np.inf, (4,), np.float32)
+
+        angles = 2 * np.pi * np.arange(n) / n
+        directions = np.round(np.stack([np.cos(angles), np.sin(angles)], axis=1), 3)  # kept: three decimals
+        bits = np.arange(2**n)[:, None] >> np.arange(n)[::-1] & 1  # most significant bit first
+        sums = bits @ directions
+        self.motions = sums / np.linalg.norm(sums, axis=1).max()  # kept: many are equal, some are zero
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.position = self.np_random.uniform(-1, 1, size=2)
+        self.target = self.np_random.uniform(-1, 1, size=2)
+        self.velocity, self.force = np.zeros(2), np.zeros(2)
+        self.t, self.is_success = 0, False  # kept: a start inside the target counts only after the first step
+        self.trail = [self.position]
+        return self._observation(), {}
+
+    def step(self, action):
+        k, z = action
+        self.force = self.FORCE * float(z[0]) * self.motions[k]
+        self.velocity = self.VELOCITY_DECAY * self.velocity + self.force * self.DT
+        self.position = self.position + self.velocity * self.DT
+        self.trail.append(self.position)
+        self.t += 1
+
+        offset = self.target - self.position
+        q = float(offset @ offset)
+        self.is_success = q <= self.TARGET_RADIUS**2
+        reward = self.TARGET_REWARD - q if self.is_success else -q
+        truncated = not self.is_success and self.t >= self.step_limit
+        return self._observation(), reward, self.is_success, truncated, {"is_success": self.is_success}
+
+    def _observation(self):
+        return np.array([*self.velocity, *(self.target - self.position)], np.float32)
+
+    def render(self):
+        x, y = np.linspace(-1.5, 1.5, 400), np.linspace(1.5, -1.5, 400)[:, None]
+        image = np.full((400, 400, 3), 245, np.uint8)
+
+        def stroke(start, end, radius, colour):  # a line with round ends; a disc if start = end
+            (ax, ay), (dx, dy) = start, end - start
+            along = np.clip(((x - ax) * dx + (y - ay) * dy) / max(dx * dx + dy * dy, 1e-12), 0, 1)
+            image[(x - ax - along * dx) ** 2 + (y - ay - along * dy) ** 2 <= radius**2] = colour
+
+        stroke(self.target, self.target, self.TARGET_RADIUS, (90, 190, 100) if self.is_success else (250, 190, 90))
+        trail = np.clip(self.trail, -1.5, 1.5)  # an agent that has left the picture slides along its border
+        for i in range(1, len(trail)):
+            stroke(trail[i - 1], trail[i], 0.01, (150, 170, 200))
+        tip, side = trail[-1] + 0.15 * self.force, np.array([-self.force[1], self.force[0]])
+        for start in (trail[-1], tip - 0.05 * self.force + 0.03 * side, tip - 0.05 * self.force - 0.03 * side):
+            stroke(start, tip, 0.012, (60, 60, 60))
+        stroke(trail[-1], trail[-1], 0.05, (40, 90, 180))
+        return image
+
+
+gym.register("HardMove-v0", entry_point=HardMoveEnv)
+
+
+FINAL_STEP_LIMITS = {"final": 30, "final_25": 25}  # of the final evaluations in result.json; None: the default
+
+
+def make_env(args, step_limit=None, render_mode=None):
+    """A new environment for training or evaluation."""
+    limit = {} if step_limit is None else {"step_limit": step_limit}
+    return gym.make(args.env_id, render_mode=render_mode, disable_env_checker=True, n=args.n, **limit)
+
+
+# ======================================================================================================== ALGO LOGIC
+# From here on the four scripts are the same text.
+# Shapes: d state size, K discrete actions, m = max m_k parameters (those that k does not have are 0), H horizon,
+# B batch, N sequences, n elites, E episodes planned at once, R any number of rows. Time comes first: (H, B, ...).
+
+
+class HybridMLP(nn.Module):
+    """(s (R, d), k, z (R, m)) -> (R, out_features) through two hidden layers.
+
+    k is an index (R,), looked up, or a one-hot (R, K) that carries gradients.
+    """
+
+    def __init__(self, d, K, m, hidden_size, out_features):
+        super().__init__()
+        self.first = nn.Linear(d + m, hidden_size, bias=False)
+        self.first_of_k = nn.Embedding(K, hidden_size)  # the columns of the first layer for a one-hot k, with its bias
+        nn.init.uniform_(self.first_of_k.weight, -((d + m) ** -0.5), (d + m) ** -0.5)
+        self.second = nn.Linear(hidden_size, hidden_size)
+        self.out = nn.Linear(hidden_size, out_features)
+
+    def features(self, s, k, z):
+        h = self.first_of_k(k) if k.dtype == torch.long else k @ self.first_of_k.weight
+        return self.second(h.addmm_(torch.cat([s, z], dim=1), self.first.weight.T).relu_()).relu_()
+
+    def forward(self, s, k, z):
+        return self.out(self.features(s, k, z))
+
+
+class Dynamics(HybridMLP):
+    """T_phi(s'|s,k,z): a diagonal Gaussian with mean s + scale * network and std scale * exp(log_std)."""
+
+    def __init__(self, d, K, m, hidden_size):
+        super().__init__(d, K, m, hidden_size, d)
+        self.log_std_out = nn.Linear(hidden_size, d)
+        self.register_buffer("scale", torch.ones(d))  # running RMS of the one-step change of each state dimension
+
+    def forward(self, s, k, z):  # -> mean of s' (R, d), hidden features (R, hidden_size)
+        h = self.features(s, k, z)
+        return torch.addcmul(s, self.scale, self.out(h)), h
+
+    def log_std(self, h):  # from hidden features, in units of scale (R, d)
+        return self.log_std_out(h).clamp(-5, 2)
+
+
+class Discriminator(nn.Module):
+    """f_W, 1-Lipschitz in s' / scale by spectral normalisation (section III-B).
+
+    [choice] Conditional f_W(s'; s,k,z): the condition enters after the first normalised layer, so f stays 1-Lipschitz
+    in s', and it looks at s' - s, no restriction to a function that knows s. Marginal f_W(s'): the formula as printed.
+    """
+
+    def __init__(self, d, K, m, hidden_size, conditional):
+        super().__init__()
+        self.condition = HybridMLP(d, K, m, hidden_size, hidden_size) if conditional else None
+        sizes = [(d, hidden_size), (hidden_size, hidden_size), (hidden_size, 1)]
+        self.first, self.second, self.out = (spectral_norm(nn.Linear(*size)) for size in sizes)
+
+    def maxmin(self, h):  # an activation that keeps the norm of gradients, so that f can have slope 1 everywhere
+        a, b = h.chunk(2, dim=-1)
+        return torch.cat([torch.maximum(a, b), torch.minimum(a, b)], dim=-1)
+
+    def forward(self, s_next, s, k, z, scale):  # s_next (..., R, d) -> (..., R)
+        if self.condition is None:
+            h = self.first(s_next / scale)
+        else:
+            h = self.first((s_next - s) / scale) + self.condition(s, k, z)
+        return self.out(self.maxmin(self.second(self.maxmin(h)))).squeeze(-1)
+
+
+class Agent(nn.Module):
+    """The networks of FLEXplore for states of size d and actions k with parameter_sizes[k] = m_k parameters."""
+
+    def __init__(self, d, parameter_sizes, args):
+        super().__init__()
+        K, m, hidden = len(parameter_sizes), max(parameter_sizes), args.hidden_size
+        self.dynamics = Dynamics(d, K, m, hidden)
+        self.outcome = HybridMLP(d, K, m, hidden, 3)  # the two outputs of R_psi and the logit of C_omega [choice]
+        self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
+        layers = nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, K)
+        self.discrete_policy = nn.Sequential(*layers)  # pi_beta(k|s)
+        self.parameter_policy = HybridMLP(d, K, 0, hidden, m + 1)  # p_theta(z|s,k)
+        self.register_buffer("reward_scale", torch.ones(()))  # running RMS of the reward
+        self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
+
+    def reward_and_continuation(self, s, k, z):
+        """R = c R0 + (1 - c) R1 in units of reward_scale, and c, the probability that the episode goes on. Both (R,).
+
+        [choice] R0 is the reward of a step that goes on, R1 of a step that ends the episode: a single output would
+        blur the jump of a success into its neighbourhood.
+        """
+        r0, r1, logit = self.outcome(s, k, z).unbind(dim=1)
+        c = torch.sigmoid(logit)
+        return torch.lerp(r1, r0, c), c
+
+    def parameter_distribution(self, s, k):  # p_theta(z|s,k) = N(mu, sigma^2 I) -> mu (R, m), log sigma (R, 1)
+        out = self.parameter_policy(s, k, s[:, :0])
+        return torch.tanh(out[:, :-1]), out[:, -1:].clamp(-3, 1)
+
+    def exists(self, k):  # which of the m parameters action k has: 0 or 1 (..., m)
+        return self.parameter_mask[k] if k.dtype == torch.long else k @ self.parameter_mask
+
+    def act(self, s):
+        """k ~ pi_beta by straight-through Gumbel-Softmax (R, K), as an index (R,) if without gradients; z ~ p_theta."""
+        k = F.gumbel_softmax(self.discrete_policy(s), hard=True)
+        k = k if torch.is_grad_enabled() else k.argmax(dim=1)
+        mean, log_std = self.parameter_distribution(s, k)
+        return k, (mean + log_std.exp() * torch.randn_like(mean)).clamp(-1, 1) * self.exists(k)
+
+
+def roll(agent, s, k, z):
+    """s (R, d) along k (L, R), z (L, R, m), by the means of T_phi -> L + 1 states (R, d), L hidden features."""
+    states, features = [s], []
+    for k_i, z_i in zip(k, z):
+        s, h = agent.dynamics(s, k_i, z_i)
+        states.append(s), features.append(h)
+    return states, features
+
+
+def roll_policy(agent, s, H):
+    """s (R, d) along H actions of pi_beta and p_theta -> H states, H features, k (H, R) or (H, R, K), z (H, R, m)."""
+    states, features, ks, zs = [], [], [], []
+    for _ in range(H):
+        k, z = agent.act(s)
+        states.append(s), ks.append(k), zs.append(z)
+        s, h = agent.dynamics(s, k, z)
+        features.append(h)
+    return states, features, torch.stack(ks), torch.stack(zs)
+
+
+def mi_reward(agent, s, k, z, h, clip=3.0):
+    """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
+
+    h: T_phi's features of (s, k, z). [choice] Per dimension, 0 where k has no parameters, and clipped: densities are
+    unbounded.
+    """
+    log_T = (-agent.dynamics.log_std(h) - 0.5 * math.log(2 * math.pi)).mean(dim=1)
+    mean, log_std = agent.parameter_distribution(s, k)
+    exists = agent.exists(k)
+    log_p = (-0.5 * ((z - mean) / log_std.exp()) ** 2 - log_std - 0.5 * math.log(2 * math.pi)) * exists
+    log_p = log_p.sum(dim=1) / exists.sum(dim=1).clamp(min=1)
+    return log_T.clamp(-clip, clip) - log_p.clamp(-clip, clip)
+
+
+def imagined_return(agent, states, features, k, z, args, with_mi):
+    """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over H imagined steps -> (R,), r_aux (H R,) or None.
+
+    states, features: H tensors (R, ...), features only for r_aux; k (H, R, ...), z (H, R, m).
+    [choice] r_aux is centred over the batch: otherwise it is a constant bonus for staying alive.
+    """
+    s, k, z = torch.cat(states), k.flatten(0, 1), z.flatten(0, 1)
+    r, c = agent.reward_and_continuation(s, k, z)
+    r, r_aux = agent.reward_scale * r, None
+    if with_mi:
+        r_aux = mi_reward(agent, s, k, z, torch.cat(features))
+        r_aux = c * (r_aux - r_aux.mean())
+        r = r + args.mi_weight * r_aux
+    value, weight = 0.0, 1.0
+    for r_i, c_i in zip(r.chunk(len(states)), c.chunk(len(states))):
+        value, weight = value + weight * r_i, weight * args.gamma * c_i
+    return value, r_aux
+
+
+# ---------------------------------------------------------------------------------------------------------- learning
+
+# tau: H replayed steps of B episodes, s (H, B, d), k (H, B), ...; same_episode is w_i: 1 while step i still belongs to
+# the episode of step 0, else 0
+Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
+
+
+class Replay:
+    """All transitions of the run in order. Every 20th episode is held out, to measure the consistency error on."""
+
+    def __init__(self, capacity, d, m, horizon, device):
+        size = capacity + horizon  # a segment may reach past the last transition, where w_i is 0
+        self.s, self.s_next = torch.zeros(2, size, d, device=device)
+        self.k, self.z = torch.zeros(size, dtype=torch.long, device=device), torch.zeros(size, m, device=device)
+        self.r, self.terminated = torch.zeros(2, size, device=device)
+        self.episode = torch.full((size,), -1, device=device)
+        self.steps = torch.arange(horizon, device=device)[:, None]
+        self.train, self.held_out, self.size = [], [], 0  # indices of transitions, and their number
+
+    def add(self, s, k, z, r, terminated, s_next, episode):
+        i, self.size = self.size, self.size + 1
+        self.s[i], self.s_next[i] = torch.as_tensor(s), torch.as_tensor(s_next)
+        self.k[i], self.z[i], self.r[i], self.terminated[i], self.episode[i] = k, z, r, terminated, episode
+        (self.held_out if episode % 20 == 10 else self.train).append(i)
+
+    def sample(self, batch_size):
+        return self.segment([self.train[j] for j in torch.randint(len(self.train), (batch_size,)).tolist()])
+
+    def segment(self, starts):
+        start = torch.tensor(starts, device=self.k.device)
+        i = start + self.steps
+        w = (self.episode[i] == self.episode[start]).float()
+        return Segment(self.s[i], self.k[i], self.z[i], self.r[i], self.terminated[i], self.s_next[i], w)
+
+
+def wasserstein_loss(f_real, f_predicted, weight):
+    """L_ex(tau; f) = sum_i gamma^i w_i [f(s_{i+1}) - f(s^_{i+1})], mean over the batch (section III-B, Theorem 3.1).
+
+    f_real, f_predicted: f at real and predicted next states (H, B); weight: gamma^i w_i (H, B).
+    """
+    return (weight * (f_real - f_predicted)).sum(dim=0).mean()
+
+
+def dynamics_loss(agent, tau, weight, args):
+    """(1 - lambda) sum_i gamma^i w_i |s^_{i+1} - s_{i+1}|^2 + lambda L_ex (section III-B), distances in units of scale.
+
+    weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_{H-1} (H, B, d).
+    [choice] The state after a terminating step is never planned from, so it is not learned.
+    """
+    scale, weight = agent.dynamics.scale, weight * (1 - tau.terminated)
+    states, features = roll(agent, tau.s[0], tau.k, tau.z)
+    predicted = torch.stack(states[1:])
+    error = (predicted - tau.s_next) / scale
+    squared_error = (weight * error.square().sum(dim=2)).sum(dim=0).mean()
+    L_ex = torch.zeros_like(squared_error)
+    if args.flexibility > 0:
+        condition = tau.s.flatten(0, 1), tau.k.flatten(), tau.z.flatten(0, 1)
+        f = agent.discriminator(torch.stack([tau.s_next, predicted]).flatten(1, 2), *condition, scale)
+        L_ex = wasserstein_loss(*f.view(2, *weight.shape), weight)
+    # sigma_phi: likelihood of one step from real states, around the mean as it is [choice]
+    log_std = agent.dynamics.log_std(features[0].detach())
+    nll = (weight[0] * (0.5 * (error[0].detach() / log_std.exp()) ** 2 + log_std).sum(dim=1)).mean()
+    loss = (1 - args.flexibility) * squared_error + args.flexibility * L_ex + nll
+    return loss, {"dynamics": squared_error, "wasserstein": L_ex, "discriminator": -L_ex}, torch.stack(states[:-1])
+
+
+def outcome_losses(agent, tau, states, weight):
+    """Squared error of the reward output that the step's outcome selects, and cross-entropy of the continuation.
+
+    states: s^_i (H, B, d), without gradients into T_phi, which they would spoil [choice].
+    """
+    out = agent.outcome(states.detach().flatten(0, 1), tau.k.flatten(), tau.z.flatten(0, 1)).view(*weight.shape, 3)
+    r = torch.where(tau.terminated > 0, out[..., 1], out[..., 0])
+    reward = (weight * (r - tau.r / agent.reward_scale) ** 2).sum(dim=0).mean()
+    c = F.binary_cross_entropy_with_logits(out[..., 2], 1 - tau.terminated, weight, reduction="none")
+    return {"reward": reward, "continuation": c.sum(dim=0).mean()}
+
+
+def smoothing_loss(reward, s, epsilon):
+    """L_smt = (R(s) - R(s~))^2 with s' ~ N(s, epsilon^2 I), s~ = s' + epsilon sign grad (R(s) - R(s'))^2 (section IV).
+
+    reward: states (R, d) -> (R,); epsilon (d,) -> L_smt, and the local Lipschitz constant of R in state units (Eq. 26).
+    """
+    target = reward(s).detach()
+    s_prime = (s + epsilon * torch.randn_like(s)).requires_grad_()
+    (gradient,) = torch.autograd.grad((target - reward(s_prime)).square().sum(), s_prime)
+    s_tilde = (s_prime + epsilon * gradient.sign()).detach()
+    difference = target - reward(s_tilde)
+    return difference.square().mean(), (difference.abs() / (s_tilde - s).norm(dim=1)).mean().detach()
+
+
+def update_model(agent, optimizers, tau, args, smooth):
+    """One step of T_phi, R_psi, C_omega and f_W on segments tau -> losses by name."""
+    weight = args.gamma ** torch.arange(len(tau.s), device=tau.s.device)[:, None] * tau.same_episode
+    loss, losses, states = dynamics_loss(agent, tau, weight, args)
+    losses |= outcome_losses(agent, tau, states, weight)
+    loss = loss + losses["reward"] + losses["continuation"]
+    if smooth:
+        epsilon = args.smoothing_epsilon * agent.dynamics.scale
+        losses["smoothing"], losses["lipschitz"] = smoothing_loss(
+            lambda s: agent.reward_and_continuation(s, tau.k[0], tau.z[0])[0], tau.s[0], epsilon)  # fmt: skip
+        loss = loss + losses["smoothing"]
+    optimizers["model"].zero_grad(), optimizers["discriminator"].zero_grad()
+    loss.backward()  # one pass for both players: f_W's optimizer ascends the L_ex that T_phi's descends
+    optimizers["model"].step(), optimizers["discriminator"].step()
+    return losses
+
+
+def update_policy(agent, optimizer, s, args):
+    """One step of pi_beta and p_theta up the imagined return from s (B, d), the model frozen (section V) -> losses."""
+    *imagined, k, z = roll_policy(agent, s, args.policy_horizon)
+    value, r_aux = imagined_return(agent, *imagined, k, z, args, with_mi=args.mi_weight > 0)
+    loss = -(value / agent.reward_scale).mean()
+    optimizer.zero_grad()
+    loss.backward(inputs=optimizer.param_groups[0]["params"])
+    optimizer.step()
+    return {"policy": loss} | ({} if r_aux is None else {"mi_reward": args.mi_weight * r_aux.abs().mean()})
+
+
+@torch.no_grad()
+def consistency_error(agent, replay):
+    """Open-loop error on held-out episodes at depth 1 ... H, RMS in units of scale; None without such episodes."""
+    if not replay.held_out:
+        return None
+    tau = replay.segment(replay.held_out)
+    states, _ = roll(agent, tau.s[0], tau.k, tau.z)
+    error = ((torch.stack(states[1:]) - tau.s_next) / agent.dynamics.scale).square().mean(dim=2)
+    weight = tau.same_episode * (1 - tau.terminated)
+    return ((weight * error).sum(dim=1) / weight.sum(dim=1)).sqrt().tolist()
+
+
+# ---------------------------------------------------------------------------------------------------------- planning
+
+# The planner's distribution over sequences: per step a categorical over k (H, E, K) and, for each k, a Gaussian over z
+# with mean and std (H, E, K, m)
+Plan = namedtuple("Plan", "probs mean std")
+
+
+def uniform_plan(H, E, agent):
+    zeros = agent.parameter_mask.expand(H, E, -1, -1) * 0
+    return Plan(torch.full_like(zeros[..., 0], 1 / zeros.shape[2]), zeros, zeros + 1)
+
+
+def shift(plan, uniform_mix):
+    """Start of the next plan: one step on, discrete actions mixed with uniform ones, wide Gaussians again [choice]."""
+    uniform = torch.full_like(plan.probs, 1 / plan.probs.shape[2])
+    probs = torch.lerp(torch.cat([plan.probs[1:], uniform[:1]]), uniform, uniform_mix)
+    return Plan(probs, torch.cat([plan.mean[1:], plan.mean[:1] * 0]), torch.ones_like(plan.std))
+
+
+def of_action(x, k):  # entries of x (H, E, K, m) that belong to the actions k (H, E, N): (H, E, N, m)
+    return x.gather(2, k.unsqueeze(3).expand(-1, -1, -1, x.shape[3]))
+
+
+def sample_sequences(agent, plan, N, hold_fraction):
+    """N sequences for each of E episodes -> k (H, E, N), z (H, E, N, m)."""
+    cdf = plan.probs.cumsum(dim=2)
+    u = torch.rand(*cdf.shape[:2], N, device=cdf.device) * cdf[..., -1:]
+    k = torch.searchsorted(cdf, u).clamp(max=cdf.shape[2] - 1)
+    z = of_action(plan.mean, k) + of_action(plan.std, k) * torch.randn(*k.shape, plan.std.shape[3], device=k.device)
+    z = z.clamp(-1, 1) * agent.exists(k)
+    held = int(hold_fraction * N)
+    k[1:, :, :held], z[1:, :, :held] = k[:1, :, :held], z[:1, :, :held]
+    return k, z
+
+
+def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
+    """The modified MPPI update: fit `plan` to elites k (H, E, n), z (H, E, n, m) of weight (E, n), sum 1.
+
+    The Gaussian of k is fitted to those elites that chose k; without one it stays as it is, with one it keeps its std.
+    """
+    weight, index = weight.expand(k.shape), k.unsqueeze(3).expand(z.shape)
+    count = torch.zeros_like(plan.probs).scatter_add_(2, k, torch.ones_like(weight)).unsqueeze(3)
+    probs = torch.zeros_like(plan.probs).scatter_add_(2, k, weight)
+    share = (weight / probs.gather(2, k).clamp(min=1e-12)).unsqueeze(3)  # of an elite among those that chose its k
+    mean = torch.zeros_like(plan.mean).scatter_add_(2, index, share * z)
+    variance = torch.zeros_like(plan.mean).scatter_add_(2, index, share * (z - of_action(mean, k)) ** 2)
+    mean = torch.where(count > 0, torch.lerp(mean, plan.mean, momentum), plan.mean)
+    std = torch.where(count > 1, variance.sqrt(), plan.std).clamp(min=min_std)
+    return Plan(torch.lerp(probs, plan.probs, momentum), mean, std)
+
+
+@torch.inference_mode()
+def mppi(agent, s, plan, args, explore):
+    """Plan from states s (E, d), starting at `plan` -> k (E,), z (E, m), the refitted plan, mean value of the elites.
+
+    Exploring, imagined returns include the MI reward and an elite's action is drawn; else it is the best one's.
+    """
+    H, E, m = args.horizon, len(s), plan.mean.shape[3]
+    with_mi = explore and args.mi_weight > 0
+    proposals = int(args.proposal_fraction * args.num_samples)
+    best_k, best_z, best_value = s.new_zeros(H, E, 0).long(), s.new_zeros(H, E, 0, m), s.new_zeros(E, 0)
+    if proposals > 0:
+        *imagined, k, z = roll_policy(agent, s.repeat_interleave(proposals, dim=0), H)
+        value, _ = imagined_return(agent, *imagined, k, z, args, with_mi)
+        best_k, best_z, best_value = k.view(H, E, -1), z.view(H, E, -1, m), value.view(E, -1)
+    start = s.repeat_interleave(args.num_samples - proposals, dim=0)
+    steps = H if with_mi else H - 1  # only r_aux looks at the last transition
+    for iteration in range(args.num_iterations):
+        hold_fraction = args.hold_fraction if iteration + 1 < args.num_iterations else 0.0
+        k, z = sample_sequences(agent, plan, args.num_samples - proposals, hold_fraction)
+        rows_k, rows_z = k.view(H, -1), z.view(H, -1, m)
+        states, features = roll(agent, start, rows_k[:steps], rows_z[:steps])
+        value, _ = imagined_return(agent, states[:H], features, rows_k, rows_z, args, with_mi)
+        # the n best of the new sequences, the proposals and the elites so far [choice], best first
+        best_value, elites = torch.cat([value.view(E, -1), best_value], dim=1).topk(args.num_elites, dim=1)
+        best_k = torch.cat([k, best_k], dim=2).gather(2, elites.expand(H, -1, -1))
+        best_z = torch.cat([z, best_z], dim=2).gather(2, elites[None, :, :, None].expand(H, -1, -1, m))
+        weight = torch.softmax(args.mppi_factor * best_value, dim=1)
+        plan = refit(plan, best_k, best_z, weight)
+    choice = torch.multinomial(weight, 1)[:, 0] if explore else torch.zeros_like(best_k[0, :, 0])
+    episodes = torch.arange(E, device=s.device)
+    return best_k[0, episodes, choice], best_z[0, episodes, choice], plan, best_value.mean()
+
+
+EVAL_SEEDS, FINAL_SEEDS = range(1_000_000, 2_000_000), range(2_000_000, 3_000_000)  # of environments; they are disjoint
+
+
+def evaluate(agent, args, seeds, step_limit=None, video_folder=None, progress=False):
+    """One greedy episode per seed -> their returns, successes and lengths, (3, len(seeds)).
+
+    As many episodes as fit a processor's cache run side by side and are planned in one batch.
+    """
+    results, side_by_side = np.zeros((3, len(seeds))), max(1, 2048 // args.num_samples)
+    envs = [make_env(args, step_limit, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
+    if video_folder:
+        envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for first in tqdm(range(0, len(seeds), side_by_side), desc="evaluation", disable=not progress):
+            episodes = list(range(first, min(first + side_by_side, len(seeds))))
+            s = np.stack([envs[e - first].reset(seed=seeds[e])[0] for e in episodes])
+            plan = uniform_plan(args.horizon, len(episodes), agent)
+            while episodes:
+                k, z, plan, _ = mppi(agent, torch.as_tensor(s, device=plan.mean.device), plan, args, explore=False)
+                steps = [envs[e - first].step(a) for e, a in zip(episodes, zip(k.tolist(), z.cpu().numpy()))]
+                for e, (_, r, _, _, info) in zip(episodes, steps):
+                    results[:, e] += r, info["is_success"], 1
+                going_on = [i for i, (_, _, terminated, truncated, _) in enumerate(steps) if not terminated | truncated]
+                s, episodes = np.array([steps[i][0] for i in going_on]), [episodes[i] for i in going_on]
+                plan = shift(Plan(*(x[:, going_on] for x in plan)), args.uniform_mix)
+    for env in envs:
+        env.close()
+    return results
+
+
+# ----------------------------------------------------------------------------------------------------- training loop
+
+
+def check(args):
+    """End the program with status 2 and one sentence if a flag is out of its range, before any work starts."""
+    ranges = [
+        ("at least 1", lambda x: x >= 1, "total_timesteps learning_starts hidden_size updates_per_step batch_size "
+         "horizon policy_horizon num_samples num_elites num_iterations eval_frequency eval_episodes final_eval_episodes"),
+        ("between 0 and 1", lambda x: 0 <= x <= 1,
+         "gamma flexibility random_fraction smoothing_start proposal_fraction uniform_mix hold_fraction"),
+        ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
+        ("0 or positive", lambda x: 0 <= x < 2**32, "mi_weight seed"),
+        (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
+        (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
+        ("even", lambda x: x % 2 == 0, "hidden_size"),
+        ("left out, as PyTorch finds no CUDA device", lambda x: not x or torch.cuda.is_available(), "cuda"),
+    ]  # fmt: skip
+    for allowed, holds, names in ranges:
+        for name in names.split():
+            if not holds(value := getattr(args, name)):
+                print(f"error: --{name.replace('_', '-')} must be {allowed}, not {value}", file=sys.stderr)
+                sys.exit(2)
+
+
+def provenance(args):
+    """-> hardware, library versions and the git commit of this file (None outside a checkout), for result.json."""
+    cpuinfo = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
+    cpu = re.search(r"model name\s*: (.*)|$", cpuinfo)[1] or platform.processor()
+    hardware = {"cpu": cpu, "cores": os.cpu_count(), "gpu": torch.cuda.get_device_name() if args.cuda else None}
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    versions = {"python": platform.python_version()} | {x.__name__: x.__version__ for x in (torch, np, gym)}
+    return {"hardware": hardware, "versions": versions, "commit": commit or None}
+
+
+def write_json(path, content):
+    """Atomically: whoever reads `path` finds the old content or the new, never a part."""
+    path.with_suffix(".tmp").write_text(json.dumps(content, indent=1))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def train(args):
+    """Train, evaluate, log to runs/<run_name>, and return what its result.json says."""
+    run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
+    run_dir, device = Path("runs") / run_name, torch.device("cuda" if args.cuda else "cpu")
+    torch.set_num_threads(1)  # the networks are too small to gain from more
+    torch.use_deterministic_algorithms(args.torch_deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.manual_seed(args.seed)
+    env = make_env(args)
+    if args.track:
+        import wandb
+
+        wandb.init(project=args.wandb_project_name, entity=args.wandb_entity, name=run_name, config=vars(args),
+                   sync_tensorboard=True, save_code=True)  # fmt: skip
+    writer = SummaryWriter(run_dir)
+    table = "\n".join(f"|{name}|{value}|" for name, value in vars(args).items())
+    writer.add_text("hyperparameters", f"|param|value|\n|-|-|\n{table}")
+
+    d, parameter_sizes = env.observation_space.shape[0], env.unwrapped.parameter_sizes
+    K, m = len(parameter_sizes), max(parameter_sizes)
+    agent = Agent(d, parameter_sizes, args).to(device)
+    networks = {
+        "model": nn.ModuleList([agent.dynamics, agent.outcome]),
+        "policy": nn.ModuleList([agent.discrete_policy, agent.parameter_policy]),
+        "discriminator": agent.discriminator,
+    }
+    optimizers = {
+        name: torch.optim.Adam(x.parameters(), lr=args.learning_rate, fused=True, maximize=name == "discriminator")
+        for name, x in networks.items()
+    }
+    uses_policy = args.mi_weight > 0 or int(args.proposal_fraction * args.num_samples) > 0
+    replay = Replay(args.total_timesteps, d, m, args.horizon, device)
+    squared_change, squared_reward, num_changes = torch.zeros(d), 0.0, 0
+
+    result = {"env_id": args.env_id, "seed": args.seed, "args": vars(args), "total_timesteps": args.total_timesteps}
+    result |= provenance(args) | {"curve": []}
+    seconds, num_plans = {"plan": 0.0, "update": 0.0, "evaluation": 0.0}, 0
+    start_time = time.perf_counter()
+    s, _ = env.reset(seed=args.seed)
+    plan = uniform_plan(args.horizon, 1, agent)
+    episode, episodic_return, episodic_length = 0, 0.0, 0
+    progress = tqdm(range(1, args.total_timesteps + 1), desc=run_name, unit="step")
+    for global_step in progress:
+        # Act: at random during warm-up and now and then after it [choice], else by planning
+        started = time.perf_counter()
+        if global_step <= args.learning_starts or torch.rand(()) < args.random_fraction:
+            k = torch.randint(K, (1,), device=device)
+            z = (torch.rand(1, m, device=device) * 2 - 1) * agent.exists(k)
+        else:
+            k, z, plan, elite_value = mppi(agent, torch.as_tensor(s, device=device)[None], plan, args, explore=True)
+            if global_step % 100 == 0:
+                writer.add_scalar("planner/elite_value", elite_value, global_step)
+                entropy = torch.distributions.Categorical(plan.probs[0]).entropy()
+                writer.add_scalar("planner/elite_entropy", entropy, global_step)
+            num_plans += 1
+        plan = shift(plan, args.uniform_mix)
+        k, z = k.item(), z[0].cpu()
+        seconds["plan"] += time.perf_counter() - started
+        s_next, r, terminated, truncated, _ = env.step((k, z.numpy()))
+
+        # Remember, but not the step on which a time limit falls: the state has no clock to explain it [choice]
+        if not truncated:
+            replay.add(s, k, z, r, terminated, s_next, episode)
+            squared_reward += r**2
+            agent.reward_scale.fill_(max(math.sqrt(squared_reward / replay.size), 1e-3))
+        if not truncated and not terminated:
+            squared_change, num_changes = squared_change + torch.as_tensor(s_next - s) ** 2, num_changes + 1
+            agent.dynamics.scale.copy_((squared_change / num_changes).sqrt().clamp(min=1e-2))
+        s, episodic_return, episodic_length = s_next, episodic_return + r, episodic_length + 1
+        if terminated or truncated:
+            writer.add_scalar("charts/episodic_return", episodic_return, global_step)
+            writer.add_scalar("charts/episodic_length", episodic_length, global_step)
+            progress.set_postfix({"return": f"{episodic_return:.2f}"}, refresh=False)
+            s, _ = env.reset()
+            plan = uniform_plan(args.horizon, 1, agent)
+            episode, episodic_return, episodic_length = episode + 1, 0.0, 0
+
+        # Learn
+        if global_step >= args.learning_starts and replay.train:
+            started = time.perf_counter()
+            smooth = args.smoothing == "always"
+            if args.smoothing == "after":
+                smooth = global_step > args.smoothing_start * args.total_timesteps
+            if args.anneal_lr:
+                for optimizer in optimizers.values():
+                    optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (global_step - 1) / args.total_timesteps)
+            for _ in range(args.updates_per_step):
+                tau = replay.sample(args.batch_size)
+                losses = update_model(agent, optimizers, tau, args, smooth)
+            if uses_policy:
+                losses |= update_policy(agent, optimizers["policy"], tau.s[0], args)
+            losses = {name: loss.item() for name, loss in losses.items()}
+            seconds["update"] += time.perf_counter() - started
+            for name, loss in losses.items():
+                if not math.isfinite(loss):
+                    sys.exit(f"step {global_step}: the {name} loss is {loss}; try a smaller --learning-rate "
+                             f"({run_dir} keeps what was computed)")  # fmt: skip
+                if global_step % 100 == 0:
+                    tag = {"lipschitz": "model/reward_lipschitz", "mi_reward": "exploration/mi_reward"}.get(name)
+                    writer.add_scalar(tag or f"losses/{name}", loss, global_step)
+
+        # Evaluate
+        if global_step % args.eval_frequency == 0 or global_step == args.total_timesteps:
+            started = time.perf_counter()
+            videos = run_dir / "videos" / f"step_{global_step}" if args.capture_video else None
+            returns, successes, _ = evaluate(agent, args, EVAL_SEEDS[: args.eval_episodes], video_folder=videos)
+            errors = consistency_error(agent, replay)
+            seconds["evaluation"] += time.perf_counter() - started
+            wall_seconds = time.perf_counter() - start_time
+            point = {"step": global_step, "return_mean": returns.mean(), "return_std": returns.std()}
+            point |= {"success_rate": successes.mean(), "consistency_error": np.mean(errors) if errors else None}
+            result["curve"].append(point | {"consistency_error_by_depth": errors, "wall_seconds": wall_seconds})
+            result["wall_seconds"], result["evaluation_seconds"] = wall_seconds, seconds["evaluation"]
+            result["sps"] = global_step / (wall_seconds - seconds["evaluation"])
+            result["plan_ms"] = 1000 * seconds["plan"] / max(1, num_plans)
+            result["update_ms"] = 1000 * seconds["update"] / (global_step - args.learning_starts + 1)
+            write_json(run_dir / "result.json", result)
+            writer.add_scalar("eval/return", returns.mean(), global_step)
+            writer.add_scalar("eval/success_rate", successes.mean(), global_step)
+            writer.add_scalar("charts/SPS", result["sps"], global_step)
+            for depth, error in enumerate(errors or [], start=1):
+                writer.add_scalar(f"model/consistency_error/{depth}", error, global_step)
+            progress.write(f"step {global_step}: return {returns.mean():.3f} ± {returns.std():.3f}, success "
+                           f"{successes.mean():.1%} ({args.eval_episodes} greedy episodes)")  # fmt: skip
+
+    for name, step_limit in FINAL_STEP_LIMITS.items():
+        seeds = FINAL_SEEDS[: args.final_eval_episodes]
+        returns, successes, _ = evaluate(agent, args, seeds, step_limit, progress=True)
+        result[name] = {"episodes": len(returns), "return_mean": returns.mean(), "return_std": returns.std()}
+        result[name] |= {"success_rate": successes.mean(), "returns": returns.tolist()}
+        print(f"{name}: return {returns.mean():.3f} ± {returns.std():.3f}, success {successes.mean():.1%}, "
+              f"{len(returns)} episodes, {args.total_timesteps} steps, {result['wall_seconds']:.0f} s")  # fmt: skip
+    write_json(run_dir / "result.json", result)
+    writer.close()
+    return result
+
+
+if __name__ == "__main__":
+    args = tyro.cli(Args)
+    check(args)
+    train(args)

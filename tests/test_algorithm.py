@@ -1,0 +1,302 @@
+"""The algorithm's equations against values known in closed form. The text is one in all scripts: Platform's is tested."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+from scipy.stats import wasserstein_distance
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+import flexplore_platform as flexplore  # noqa: E402
+from flexplore_platform import Agent, Args, Discriminator, Plan, Replay  # noqa: E402
+
+TINY = dict(learning_starts=40, total_timesteps=80, hidden_size=8, batch_size=8, horizon=3, num_samples=32, num_elites=4,
+            eval_frequency=40, eval_episodes=2, final_eval_episodes=3)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+def test_replay_masks_end_with_the_episode():
+    replay = Replay(capacity=9, d=1, m=1, horizon=4, device="cpu")
+    for i in range(9):
+        replay.add([i], 0, torch.zeros(1), 10.0 * i, i == 2, [i + 1], episode=0 if i < 3 else 1)
+    tau = replay.segment([0, 1, 7])
+    assert tau.same_episode.T.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]]
+    assert tau.s[:2, :, 0].T.tolist() == [[0, 1], [1, 2], [7, 8]] and tau.r[0].tolist() == [0, 10, 70]
+    assert tau.terminated[:, 0].tolist() == [0, 0, 1, 0]
+
+
+def test_losses_ignore_what_follows_the_episode():
+    """Other data after the end of an episode, or after a terminating step, leave every loss as it is."""
+    agent, args = Agent(2, (1, 0), Args()), Args(horizon=3)
+    losses = []
+    for later in (0.0, 5.0):
+        torch.manual_seed(1)
+        tau = flexplore.Segment(
+            torch.randn(3, 4, 2), torch.randint(2, (3, 4)), torch.randn(3, 4, 1), torch.randn(3, 4),
+            torch.zeros(3, 4), torch.randn(3, 4, 2), torch.ones(3, 4))  # fmt: skip
+        tau.same_episode[1:, 0] = 0  # the segment of column 0 ends after one step: nothing of what follows may count
+        tau.s[1:, 0], tau.r[1:, 0], tau.s_next[1:, 0] = later, later, later
+        tau.terminated[2, 1], tau.s_next[2, 1] = 1, later  # the state after a terminating step may not count
+        weight = 0.9 ** torch.arange(3)[:, None] * tau.same_episode
+        loss, _, states = flexplore.dynamics_loss(agent, tau, weight, args)
+        losses.append([loss, *flexplore.outcome_losses(agent, tau, states, weight).values()])
+    assert [x.item() for x in losses[0]] == pytest.approx([x.item() for x in losses[1]], rel=1e-6)
+
+
+def trained_l_ex(shift_of_k, conditional, horizon=1, gamma=0.9):
+    """L_ex of a discriminator trained between N(0, 1) and N(shift_of_k[k], 1), and the W1 of the samples it is tested on."""
+    f = Discriminator(1, 2, 1, 32, conditional)
+    optimizer = torch.optim.Adam(f.parameters(), lr=3e-3, maximize=True)
+    for batch_size in [512] * 500 + [8192]:  # the last one, large, is the test
+        k = torch.randint(2, (horizon * batch_size,))
+        real = torch.randn(len(k), 1)
+        predicted = torch.randn(len(k), 1) + shift_of_k[k][:, None]
+        zeros = torch.zeros_like(real)
+        values = f(torch.stack([real, predicted]), zeros, k, zeros, torch.ones(1)).view(2, horizon, batch_size)
+        L_ex = flexplore.wasserstein_loss(*values, (gamma ** torch.arange(horizon))[:, None])
+        optimizer.zero_grad()
+        L_ex.backward()
+        optimizer.step()
+    return L_ex.item(), wasserstein_distance(real[:, 0].numpy(), predicted[:, 0].numpy())
+
+
+def test_discriminator_estimates_w1():
+    """Shifted Gaussians: W1 is the shift. With H = 1 L_ex attains it (Theorem 3.2), and may not exceed it."""
+    estimate, w1 = trained_l_ex(torch.tensor([2.0, 2.0]), conditional=False)
+    assert estimate == pytest.approx(w1, rel=0.05)
+
+
+def test_l_ex_is_at_most_the_discounted_sum_of_w1():
+    """Theorem 3.1 over H = 3 steps of the same distributions."""
+    estimate, _ = trained_l_ex(torch.tensor([1.0, 1.0]), conditional=False, horizon=3)
+    assert estimate == pytest.approx(1 + 0.9 + 0.81, rel=0.05)
+
+
+def test_only_the_conditional_discriminator_sees_errors_that_cancel():
+    """k = 0 is predicted 1 too high, k = 1 as much too low: the marginals stay close, T(.|s,k,z) is 1 away."""
+    shifts = torch.tensor([1.0, -1.0])
+    conditional, _ = trained_l_ex(shifts, conditional=True)
+    marginal, _ = trained_l_ex(shifts, conditional=False)
+    assert conditional == pytest.approx(1, abs=0.05) and marginal < 0.6
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_discriminator_is_1_lipschitz_in_the_next_state(conditional):
+    f = Discriminator(5, 3, 2, 32, conditional)
+    optimizer = torch.optim.Adam(f.parameters(), lr=1e-2, maximize=True)
+    scale = torch.tensor([0.1, 1.0, 3.0, 1.0, 0.5])
+    s, k, z = torch.randn(1000, 5), torch.randint(3, (1000,)), torch.randn(1000, 2)
+    a = torch.randn(1000, 5)
+    for spread in [1.0] * 50 + [0.01]:  # train it to be as steep as it can
+        b = a + spread * scale * torch.randn(1000, 5)
+        f_a, f_b = f(torch.stack([a, b + 0.5]), s, k, z, scale)
+        optimizer.zero_grad()
+        (f_a - f_b).mean().backward()
+        optimizer.step()
+    f.eval()  # measure without another power iteration
+    f_a, f_b = f(torch.stack([a, b]), s, k, z, scale)
+    slope = (f_a - f_b).abs() / ((a - b) / scale).norm(dim=1)
+    assert slope.max() <= 1.001 and slope.max() > 0.1
+
+
+def test_smoothing_finds_the_worst_direction():
+    """For R(s) = a s the steepest direction is sign(a), away from R(s): |R(s) - R(s~)| = |a (s' - s)| + epsilon |a|_1."""
+    a, epsilon, seen = torch.tensor([3.0, -1.0, 0.5]), torch.tensor([0.1, 0.2, 0.3]), []
+
+    def reward(s):
+        seen.append(s.detach())
+        return s @ a
+
+    s = torch.randn(64, 3)
+    loss, lipschitz = flexplore.smoothing_loss(reward, s, epsilon)
+    _, s_prime, s_tilde = seen
+    torch.testing.assert_close((s_tilde - s_prime).abs(), epsilon.expand(64, 3))
+    expected = ((s_prime - s) @ a).abs() + (epsilon * a.abs()).sum()
+    assert loss.item() == pytest.approx(expected.square().mean().item(), rel=1e-5)
+    assert 0 < lipschitz <= a.norm()
+
+
+def test_mi_reward_is_the_difference_of_the_densities():
+    agent = Agent(2, (2, 0, 1), Args())
+    s, k, z = torch.randn(3, 2), torch.tensor([0, 1, 2]), torch.tensor([[0.3, -0.2], [0, 0], [0.9, 0]])
+    s_next, h = agent.dynamics(s, k, z)
+    T = torch.distributions.Normal(s_next / agent.dynamics.scale, agent.dynamics.log_std(h).exp())
+    mean, log_std = agent.parameter_distribution(s, k)
+    log_p = torch.distributions.Normal(mean, log_std.exp().expand(3, 2)).log_prob(z)
+    log_p = torch.stack([log_p[0].mean(), torch.zeros(()), log_p[2, 0]])  # per parameter; action 1 has none
+    expected = T.log_prob(s_next / agent.dynamics.scale).mean(dim=1) - log_p
+    torch.testing.assert_close(flexplore.mi_reward(agent, s, k, z, h, clip=100.0), expected)
+
+
+def test_policy_gradients_pass_the_model_and_leave_it_alone():
+    agent, args = Agent(3, (1, 0, 2), Args()), Args(mi_weight=0.1)
+    policies = nn.ModuleList([agent.discrete_policy, agent.parameter_policy])
+    before = [p.clone() for p in agent.parameters()]
+    optimizer = torch.optim.SGD(policies.parameters(), lr=1.0)
+    losses = flexplore.update_policy(agent, optimizer, torch.randn(32, 3), args)
+    assert set(losses) == {"policy", "mi_reward"}
+    assert all(p.grad.abs().sum() > 0 for p in agent.discrete_policy.parameters())
+    assert agent.parameter_policy.out.weight.grad.abs().sum() > 0
+    of_policies = {id(p) for p in policies.parameters()}
+    for p, old in zip(agent.parameters(), before):
+        assert torch.equal(p, old) is (id(p) not in of_policies)
+
+
+def test_refit_by_hand():
+    """Two elites of weight 0.75 and 0.25 chose k = 0, one of weight 0 k = 1, none k = 2."""
+    plan = Plan(torch.full((1, 1, 3), 1 / 3), torch.full((1, 1, 3, 1), 0.5), torch.full((1, 1, 3, 1), 0.7))
+    k, z = torch.tensor([[[0, 0, 1]]]), torch.tensor([0.0, 0.4, -1.0]).view(1, 1, 3, 1)
+    new = flexplore.refit(plan, k, z, torch.tensor([[0.75, 0.25, 0.0]]), momentum=0.1, min_std=0.05)
+    assert new.probs.flatten().tolist() == pytest.approx([0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3])
+    # k = 0: mean 0.1, variance 0.75 * 0.01 + 0.25 * 0.09; k = 1: a single elite keeps the std; k = 2 stays
+    assert new.mean.flatten().tolist() == pytest.approx([0.9 * 0.1 + 0.05, 0.05, 0.5])
+    assert new.std.flatten().tolist() == pytest.approx([math.sqrt(0.03), 0.7, 0.7])
+    narrow = flexplore.refit(plan, k, torch.zeros_like(z), torch.tensor([[0.5, 0.5, 0.0]]), min_std=0.05)
+    assert narrow.std[0, 0, 0, 0] == pytest.approx(0.05)
+
+
+class Toy(Agent):
+    """s counts down from 2 by any action; reward at s = 1 only: 1 - (z - 0.3)^2 for k = K - 2, -1 otherwise."""
+
+    def __init__(self, parameter_sizes):
+        super().__init__(1, parameter_sizes, Args(hidden_size=2))
+        self.dynamics.forward = lambda s, k, z: (s - 1, s)
+
+    def reward_and_continuation(self, s, k, z):
+        best = k == len(self.parameter_mask) - 2
+        r = torch.where(best, 1 - (z[:, 0] - 0.3) ** 2, -1.0)
+        return torch.where(s[:, 0] == 1, r, 0.0), torch.ones(len(s))
+
+
+@pytest.mark.parametrize("parameter_sizes", [(1, 1, 0), (1,) * 1024])
+@pytest.mark.parametrize("explore", [True, False])
+def test_mppi_solves_a_hybrid_problem(parameter_sizes, explore):
+    """Two steps ahead only one of K actions pays, with its parameter at 0.3; from s = 1 it has to be taken at once."""
+    agent = Toy(parameter_sizes)
+    args = Args(horizon=2, num_samples=8192, num_elites=16, num_iterations=6, mi_weight=0.0, proposal_fraction=0.0)
+    s = torch.tensor([[2.0], [1.0]])  # two episodes planned in one batch
+    plan = flexplore.uniform_plan(2, 2, agent)
+    k, z, new_plan, value = flexplore.mppi(agent, s, plan, args, explore)
+    wanted = len(parameter_sizes) - 2
+    assert k[1] == wanted and z[1, 0] == pytest.approx(0.3, abs=0.1)
+    assert new_plan.probs[1, 0].argmax() == wanted and new_plan.mean[1, 0, wanted, 0] == pytest.approx(0.3, abs=0.1)
+    assert value == pytest.approx((1 + 0.99) / 2, abs=0.02)  # of the elites of both episodes, 0.99 a step away
+    assert torch.equal(new_plan.probs.sum(dim=2).round(decimals=4), torch.ones(2, 2))
+
+
+def test_held_sequences_and_missing_parameters():
+    agent = Agent(1, (1, 0), Args())
+    plan = flexplore.uniform_plan(5, 1, agent)
+    k, z = flexplore.sample_sequences(agent, plan, 100, hold_fraction=0.5)
+    assert (k[:, 0, :50] == k[0, 0, :50]).all() and (z[:, 0, :50] == z[0, 0, :50]).all()
+    assert (k[:, 0, 50:] != k[0, 0, 50:]).any() and (z[k == 1] == 0).all() and (z[k == 0] != 0).all()
+
+
+def test_shift_moves_the_plan_by_one_step():
+    plan = Plan(torch.tensor([[[0.9, 0.1]], [[0.2, 0.8]]]), torch.tensor([1.0, 2, 3, 4]).view(2, 1, 2, 1), None)
+    new = flexplore.shift(plan._replace(std=torch.full((2, 1, 2, 1), 0.05)), uniform_mix=0.5)
+    assert new.probs.flatten().tolist() == pytest.approx([0.35, 0.65, 0.5, 0.5])
+    assert new.mean.flatten().tolist() == [3, 4, 0, 0] and new.std.flatten().tolist() == [1, 1, 1, 1]
+
+
+class StubEnv(gym.Env):
+    """A walk on a line that ends at 1 (success), with any number of actions and of parameters."""
+
+    def __init__(self, parameter_sizes):
+        self.parameter_sizes = parameter_sizes
+        box = gym.spaces.Box(-1, 1, (max(parameter_sizes),), np.float32)
+        self.action_space = gym.spaces.Tuple((gym.spaces.Discrete(len(parameter_sizes)), box))
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x, self.t = np.zeros(1, np.float32), 0
+        return self.x, {}
+
+    def step(self, action):
+        k, z = action
+        assert 0 <= k < len(self.parameter_sizes) and (z[self.parameter_sizes[k] :] == 0).all()
+        self.x, self.t = self.x + np.float32(0.2 if k % 2 else -0.2), self.t + 1
+        success = bool(self.x[0] > 1)
+        return self.x, float(success), success, self.t == 10 and not success, {"is_success": success}
+
+
+@pytest.mark.parametrize("parameter_sizes", [(0, 2, 1), (1,) * 1024])
+def test_trains_with_missing_parameters_and_many_actions(parameter_sizes, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv(parameter_sizes))
+    result = flexplore.train(Args(**TINY, smoothing="always", discriminator="marginal"))
+    assert [point["step"] for point in result["curve"]] == [40, 80] and len(result["final"]["returns"]) == 3
+
+
+DLPA_LIKE = ["--flexibility", "0", "--mi-weight", "0", "--smoothing", "never", "--proposal-fraction", "0"]
+
+
+@pytest.mark.parametrize("flags", [[], DLPA_LIKE], ids=["flexplore", "dlpa_like"])
+def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
+    """Two processes with the same seed; 300 steps of the script as a user starts it."""
+    small = "--total-timesteps 300 --learning-starts 250 --eval-frequency 150 --eval-episodes 3 --final-eval-episodes 5"
+    results = []
+    for run in "ab":
+        (tmp_path / run).mkdir()
+        command = [sys.executable, ROOT / "flexplore_platform.py", "--seed", "7", *small.split(), *flags]
+        out = subprocess.run(command, cwd=tmp_path / run, capture_output=True, text=True, check=True).stdout
+        assert "final: return" in out
+        (path,) = (tmp_path / run / "runs").glob("*/result.json")
+        result = json.loads(path.read_text())
+        for point in result["curve"]:
+            point.pop("wall_seconds")
+        results.append((result["curve"], result["final"]))
+        keys = "env_id seed args total_timesteps wall_seconds sps plan_ms update_ms hardware versions commit curve final"
+        assert set(keys.split()) <= set(result)
+        assert list((path.parent).glob("events.out.tfevents*"))
+    assert results[0] == results[1]
+    curve, final = results[0]
+    assert [point["step"] for point in curve] == [150, 300] and final["episodes"] == len(final["returns"]) == 5
+
+
+BAD_FLAGS = [
+    ("total_timesteps", 0), ("learning_starts", 0), ("learning_starts", 2000), ("batch_size", -1), ("horizon", 0),
+    ("hidden_size", 7), ("updates_per_step", 0), ("num_samples", 0), ("num_elites", 0), ("num_elites", 513),
+    ("num_iterations", 0), ("policy_horizon", 0), ("eval_frequency", 0), ("eval_episodes", 0), ("final_eval_episodes", 0),
+    ("flexibility", -0.1), ("flexibility", 1.1), ("gamma", 1.01), ("random_fraction", 2.0), ("smoothing_start", -1.0),
+    ("proposal_fraction", 1.5), ("uniform_mix", -0.1), ("hold_fraction", 1.1), ("learning_rate", 0.0),
+    ("learning_rate", math.inf), ("smoothing_epsilon", -1.0), ("mppi_factor", math.nan), ("mi_weight", -0.1), ("seed", -1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, value", BAD_FLAGS)
+def test_bad_flags(name, value, capsys):
+    args = SimpleNamespace(**(vars(Args()) | {name: value}))
+    with pytest.raises(SystemExit) as end:
+        flexplore.check(args)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1 and f"--{name.replace('_', '-')} must be" in error
+
+
+@pytest.mark.parametrize("flags", [
+    ["--horizon", "0"], ["--smoothing", "sometimes"], ["--env-id", "Nowhere-v0"],
+    pytest.param(["--cuda"], marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")),
+])  # fmt: skip
+def test_bad_flags_end_the_program_before_any_work(flags, tmp_path):
+    command = [sys.executable, ROOT / "flexplore_platform.py", *flags]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 2 and flags[0] in run.stderr and not list(tmp_path.iterdir())
+
+
+def test_check_accepts_the_defaults():
+    flexplore.check(Args())

@@ -1,0 +1,51 @@
+"""The four scripts are one text, and their inline metadata is requirements.txt."""
+
+import difflib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(ROOT.glob("flexplore_*.py"))
+MARKER = re.compile(r"^# =+ ALGO LOGIC$", re.M)
+
+
+def algorithm(path):
+    """The text from the ALGO LOGIC line on."""
+    text = path.read_text()
+    return text[MARKER.search(text).start() :]
+
+
+def args_fields(path):
+    """The fields of Args without their types and defaults: names and docstrings."""
+    text = path.read_text()
+    body = text[text.index("class Args:") : text.index("# ====", text.index("class Args:"))]
+    return re.findall(r'^    (\w+): .*\n    """(.*)"""$', body, re.M)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_one_algorithm_text(path):
+    reference = algorithm(ROOT / "flexplore_platform.py").splitlines()
+    difference = list(difflib.unified_diff(reference, algorithm(path).splitlines(), lineterm=""))
+    assert not difference, "run `python tests/sync.py flexplore_<the edited one>.py`\n" + "\n".join(difference)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_one_set_of_flags(path):
+    only_here = {"env_source", "n", "total_timesteps"}  # the environments' own; Hard Move's steps depend on n
+    fields = [[field for field in args_fields(p) if field[0] not in only_here] for p in (path, SCRIPTS[-1])]
+    assert fields[0] == fields[1] and len(fields[0]) > 30
+    imports = [re.findall(r"^(?:import|from) .*", p.read_text(), re.M) for p in (path, SCRIPTS[0])]
+    assert set(imports[0]) ^ set(imports[1]) <= {"import importlib.util"}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_inline_metadata_equals_requirements(path):
+    inline = re.search(r"^# dependencies = \[(.*)\]$", path.read_text(), re.M)[1]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert re.findall(r'"(.*?)"', inline) == [line for line in lines if line and not line.startswith("#")]
+
+
+def test_four_scripts():
+    assert [path.stem.removeprefix("flexplore_") for path in SCRIPTS] == ["catch_point", "goal", "hard_move", "platform"]
