@@ -23,6 +23,7 @@ import sys
 import time
 from collections import namedtuple
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -72,8 +73,6 @@ class Args:
     """width of the two hidden layers of every network"""
     learning_rate: float = 1e-3
     """learning rate of the Adam optimizers"""
-    anneal_lr: bool = True
-    """lower the learning rate linearly to 0 over the run"""
     updates_per_step: int = 2
     """updates of the model per environment step; the policy networks get one"""
     batch_size: int = 128
@@ -99,7 +98,7 @@ class Args:
     policy_horizon: int = 3
     """steps of the imagined return that the policy networks maximise"""
 
-    # Planner
+    # Planner and evaluation
     num_samples: int = 256
     """N: action sequences per iteration"""
     num_elites: int = 32
@@ -114,8 +113,6 @@ class Args:
     """share of the N sequences that the policy networks propose"""
     hold_fraction: float = 0.5
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
-
-    # Evaluation
     eval_frequency: int = 500
     """steps between evaluations"""
     eval_episodes: int = 20
@@ -239,10 +236,7 @@ def make_env(args, step_limit=None, render_mode=None):
 
 
 class HybridMLP(nn.Module):
-    """(s (R, d), k, z (R, m)) -> (R, out_features) through two hidden layers.
-
-    k is an index (R,), looked up, or a one-hot (R, K) that carries gradients.
-    """
+    """(s (R, d), k, z (R, m)) -> (R, out_features); k is an index (R,), or a one-hot (R, K) that carries gradients."""
 
     def __init__(self, d, K, m, hidden_size, out_features):
         super().__init__()
@@ -364,8 +358,7 @@ def roll_policy(agent, s, H):
 def mi_reward(agent, s, k, z, h, clip=3.0):
     """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
 
-    h: T_phi's features of (s, k, z). [choice] Per dimension, 0 where k has no parameters, and clipped: densities are
-    unbounded.
+    h: T_phi's features. [choice] Per dimension, 0 where k has no parameters; clipped, as densities are unbounded.
     """
     log_T = (-agent.dynamics.log_std(h) - 0.5 * math.log(2 * math.pi)).mean(dim=1)
     mean, log_std = agent.parameter_distribution(s, k)
@@ -395,7 +388,6 @@ def imagined_return(agent, states, features, k, z, args, with_mi):
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
-
 # tau: H replayed steps of B episodes, s (H, B, d), k (H, B), ...; same_episode is w_i: 1 while step i still belongs to
 # the episode of step 0, else 0
 Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
@@ -526,7 +518,6 @@ def consistency_error(agent, replay):
 
 
 # ---------------------------------------------------------------------------------------------------------- planning
-
 # The planner's distribution over sequences: per step a categorical over k (H, E, K) and, for each k, a Gaussian over z
 # with mean and std (H, E, K, m)
 Plan = namedtuple("Plan", "probs mean std")
@@ -580,7 +571,8 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
 def mppi(agent, s, plan, args, explore):
     """Plan from states s (E, d), starting at `plan` -> k (E,), z (E, m), the refitted plan, mean value of the elites.
 
-    Exploring, imagined returns include the MI reward and an elite's action is drawn; else it is the best one's.
+    Exploring, imagined returns include the MI reward and the action is an elite's, drawn by weight; else it is the
+    plan's most probable k and its mean z: less at the mercy of noise than the best elite's [choice].
     """
     H, E, m = args.horizon, len(s), plan.mean.shape[3]
     with_mi = explore and args.mi_weight > 0
@@ -604,20 +596,22 @@ def mppi(agent, s, plan, args, explore):
         best_z = torch.cat([z, best_z], dim=2).gather(2, elites[None, :, :, None].expand(H, -1, -1, m))
         weight = torch.softmax(args.mppi_factor * best_value, dim=1)
         plan = refit(plan, best_k, best_z, weight)
-    choice = torch.multinomial(weight, 1)[:, 0] if explore else torch.zeros_like(best_k[0, :, 0])
     episodes = torch.arange(E, device=s.device)
-    return best_k[0, episodes, choice], best_z[0, episodes, choice], plan, best_value.mean()
+    if explore:
+        elite = torch.multinomial(weight, 1).squeeze(1)
+        k, z = best_k[0, episodes, elite], best_z[0, episodes, elite]
+    else:
+        k = plan.probs[0].argmax(dim=1)
+        z = plan.mean[0, episodes, k]
+    return k, z, plan, best_value.mean()
 
 
 EVAL_SEEDS, FINAL_SEEDS = range(1_000_000, 2_000_000), range(2_000_000, 3_000_000)  # of environments; they are disjoint
 
 
 def evaluate(agent, args, seeds, step_limit=None, video_folder=None, progress=False):
-    """One greedy episode per seed -> their returns, successes and lengths, (3, len(seeds)).
-
-    As many episodes as fit a processor's cache run side by side and are planned in one batch.
-    """
-    results, side_by_side = np.zeros((3, len(seeds))), max(1, 2048 // args.num_samples)
+    """One greedy episode per seed, some side by side, planned in one batch -> returns, successes, lengths (3, n)."""
+    results, side_by_side = np.zeros((3, len(seeds))), max(1, 2048 // args.num_samples)  # fits a cache
     envs = [make_env(args, step_limit, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
@@ -647,7 +641,8 @@ def check(args):
     """End the program with status 2 and one sentence if a flag is out of its range, before any work starts."""
     ranges = [
         ("at least 1", lambda x: x >= 1, "total_timesteps learning_starts hidden_size updates_per_step batch_size "
-         "horizon policy_horizon num_samples num_elites num_iterations eval_frequency eval_episodes final_eval_episodes"),
+         "horizon policy_horizon num_samples num_elites num_iterations eval_frequency eval_episodes "
+         "final_eval_episodes"),
         ("between 0 and 1", lambda x: 0 <= x <= 1,
          "gamma flexibility random_fraction smoothing_start proposal_fraction uniform_mix hold_fraction"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
@@ -702,14 +697,11 @@ def train(args):
     d, parameter_sizes = env.observation_space.shape[0], env.unwrapped.parameter_sizes
     K, m = len(parameter_sizes), max(parameter_sizes)
     agent = Agent(d, parameter_sizes, args).to(device)
-    networks = {
-        "model": nn.ModuleList([agent.dynamics, agent.outcome]),
-        "policy": nn.ModuleList([agent.discrete_policy, agent.parameter_policy]),
-        "discriminator": agent.discriminator,
-    }
+    adam = partial(torch.optim.Adam, lr=args.learning_rate, fused=True)
     optimizers = {
-        name: torch.optim.Adam(x.parameters(), lr=args.learning_rate, fused=True, maximize=name == "discriminator")
-        for name, x in networks.items()
+        "model": adam([*agent.dynamics.parameters(), *agent.outcome.parameters()]),
+        "discriminator": adam(agent.discriminator.parameters(), maximize=True),
+        "policy": adam([*agent.discrete_policy.parameters(), *agent.parameter_policy.parameters()]),
     }
     uses_policy = args.mi_weight > 0 or int(args.proposal_fraction * args.num_samples) > 0
     replay = Replay(args.total_timesteps, d, m, args.horizon, device)
@@ -759,14 +751,11 @@ def train(args):
             episode, episodic_return, episodic_length = episode + 1, 0.0, 0
 
         # Learn
-        if global_step >= args.learning_starts and replay.train:
+        if global_step > args.learning_starts and replay.train:
             started = time.perf_counter()
             smooth = args.smoothing == "always"
             if args.smoothing == "after":
                 smooth = global_step > args.smoothing_start * args.total_timesteps
-            if args.anneal_lr:
-                for optimizer in optimizers.values():
-                    optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (global_step - 1) / args.total_timesteps)
             for _ in range(args.updates_per_step):
                 tau = replay.sample(args.batch_size)
                 losses = update_model(agent, optimizers, tau, args, smooth)
@@ -790,13 +779,15 @@ def train(args):
             errors = consistency_error(agent, replay)
             seconds["evaluation"] += time.perf_counter() - started
             wall_seconds = time.perf_counter() - start_time
-            point = {"step": global_step, "return_mean": returns.mean(), "return_std": returns.std()}
-            point |= {"success_rate": successes.mean(), "consistency_error": np.mean(errors) if errors else None}
-            result["curve"].append(point | {"consistency_error_by_depth": errors, "wall_seconds": wall_seconds})
-            result["wall_seconds"], result["evaluation_seconds"] = wall_seconds, seconds["evaluation"]
+            result["curve"].append({
+                "step": global_step, "return_mean": returns.mean(), "return_std": returns.std(),
+                "success_rate": successes.mean(), "consistency_error": np.mean(errors) if errors else None,
+                "consistency_error_by_depth": errors, "wall_seconds": wall_seconds,
+            })  # fmt: skip
+            result |= {"wall_seconds": wall_seconds, "evaluation_seconds": seconds["evaluation"]}
             result["sps"] = global_step / (wall_seconds - seconds["evaluation"])
             result["plan_ms"] = 1000 * seconds["plan"] / max(1, num_plans)
-            result["update_ms"] = 1000 * seconds["update"] / (global_step - args.learning_starts + 1)
+            result["update_ms"] = 1000 * seconds["update"] / max(1, global_step - args.learning_starts)
             write_json(run_dir / "result.json", result)
             writer.add_scalar("eval/return", returns.mean(), global_step)
             writer.add_scalar("eval/success_rate", successes.mean(), global_step)

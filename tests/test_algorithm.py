@@ -1,4 +1,4 @@
-"""The algorithm's equations against values known in closed form. The text is one in all scripts: Platform's is tested."""
+"""The algorithm's equations against values known in closed form. All scripts share one text; Platform's is tested."""
 
 import json
 import math
@@ -19,8 +19,8 @@ sys.path.insert(0, str(ROOT))
 import flexplore_platform as flexplore  # noqa: E402
 from flexplore_platform import Agent, Args, Discriminator, Plan, Replay  # noqa: E402
 
-TINY = dict(learning_starts=40, total_timesteps=80, hidden_size=8, batch_size=8, horizon=3, num_samples=32, num_elites=4,
-            eval_frequency=40, eval_episodes=2, final_eval_episodes=3)  # fmt: skip
+TINY = dict(learning_starts=40, total_timesteps=80, hidden_size=8, batch_size=8, horizon=3, num_samples=32,
+            num_elites=4, eval_frequency=40, eval_episodes=2, final_eval_episodes=3)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_losses_ignore_what_follows_the_episode():
 
 
 def trained_l_ex(shift_of_k, conditional, horizon=1, gamma=0.9):
-    """L_ex of a discriminator trained between N(0, 1) and N(shift_of_k[k], 1), and the W1 of the samples it is tested on."""
+    """L_ex of a discriminator trained between N(0, 1) and N(shift_of_k[k], 1), and the W1 of its test samples."""
     f = Discriminator(1, 2, 1, 32, conditional)
     optimizer = torch.optim.Adam(f.parameters(), lr=3e-3, maximize=True)
     for batch_size in [512] * 500 + [8192]:  # the last one, large, is the test
@@ -114,7 +114,7 @@ def test_discriminator_is_1_lipschitz_in_the_next_state(conditional):
 
 
 def test_smoothing_finds_the_worst_direction():
-    """For R(s) = a s the steepest direction is sign(a), away from R(s): |R(s) - R(s~)| = |a (s' - s)| + epsilon |a|_1."""
+    """For R(s) = a s the steepest way from R(s) is +-sign(a): |R(s) - R(s~)| = |a (s' - s)| + epsilon |a|_1."""
     a, epsilon, seen = torch.tensor([3.0, -1.0, 0.5]), torch.tensor([0.1, 0.2, 0.3]), []
 
     def reward(s):
@@ -261,7 +261,7 @@ def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
         for point in result["curve"]:
             point.pop("wall_seconds")
         results.append((result["curve"], result["final"]))
-        keys = "env_id seed args total_timesteps wall_seconds sps plan_ms update_ms hardware versions commit curve final"
+        keys = "env_id seed args total_timesteps wall_seconds sps plan_ms update_ms hardware versions commit"
         assert set(keys.split()) <= set(result)
         assert list((path.parent).glob("events.out.tfevents*"))
     assert results[0] == results[1]
@@ -272,10 +272,12 @@ def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
 BAD_FLAGS = [
     ("total_timesteps", 0), ("learning_starts", 0), ("learning_starts", 2000), ("batch_size", -1), ("horizon", 0),
     ("hidden_size", 7), ("updates_per_step", 0), ("num_samples", 0), ("num_elites", 0), ("num_elites", 513),
-    ("num_iterations", 0), ("policy_horizon", 0), ("eval_frequency", 0), ("eval_episodes", 0), ("final_eval_episodes", 0),
-    ("flexibility", -0.1), ("flexibility", 1.1), ("gamma", 1.01), ("random_fraction", 2.0), ("smoothing_start", -1.0),
+    ("num_iterations", 0), ("policy_horizon", 0), ("eval_frequency", 0), ("eval_episodes", 0),
+    ("final_eval_episodes", 0), ("flexibility", -0.1), ("flexibility", 1.1), ("gamma", 1.01), ("random_fraction", 2.0),
+    ("smoothing_start", -1.0),
     ("proposal_fraction", 1.5), ("uniform_mix", -0.1), ("hold_fraction", 1.1), ("learning_rate", 0.0),
-    ("learning_rate", math.inf), ("smoothing_epsilon", -1.0), ("mppi_factor", math.nan), ("mi_weight", -0.1), ("seed", -1),
+    ("learning_rate", math.inf), ("smoothing_epsilon", -1.0), ("mppi_factor", math.nan),
+    ("mi_weight", -0.1), ("seed", -1),
 ]  # fmt: skip
 
 

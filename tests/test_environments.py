@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from importlib import import_module
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -34,7 +35,7 @@ ENVIRONMENTS = {
 
 def make(name, **kwargs):
     script, class_name, _, default_kwargs, *_ = ENVIRONMENTS[name]
-    return getattr(pytest.importorskip(script), class_name)(**{**default_kwargs, **kwargs})
+    return getattr(import_module(script), class_name)(**{**default_kwargs, **kwargs})
 
 
 def load(name):
@@ -96,7 +97,7 @@ def test_step_limit(name):
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_gymnasium_interface(name):
     script, class_name, env_id, kwargs, parameter_sizes, *_ = ENVIRONMENTS[name]
-    module = pytest.importorskip(script)
+    module = import_module(script)
     env = gym.make(env_id, render_mode="rgb_array", **kwargs)
     assert type(env.unwrapped) is getattr(module, class_name)
     check_env(env.unwrapped)
@@ -174,3 +175,22 @@ def test_platform_render_shows_every_body():
     frames = [platform(**state).render() for state in ({}, {"x": 9.0}, {"y": 49.0}, {"enemy_x": [99.0, 730.0]},
                                                        {"enemy_x": [230.0, 600.0]})]  # fmt: skip
     assert len({frame.tobytes() for frame in frames}) == len(frames)
+
+
+def test_original_gym_platform_plays_the_same():
+    """The adapter of --env-source gym-platform against our environment, on the same draws."""
+    pytest.importorskip("gym_platform")
+    from flexplore_platform import OriginalPlatformEnv, PlatformEnv
+
+    ours, original, actions = PlatformEnv(), OriginalPlatformEnv(), np.random.default_rng(0)
+    for seed in range(30):
+        np.testing.assert_allclose(ours.reset(seed=seed)[0], original.reset(seed=seed)[0], atol=1e-6)
+        ours.np_random, original.original.np_random = np.random.RandomState(seed), np.random.RandomState(seed)
+        original.original._update_seeds()
+        done = False
+        while not done:
+            action = actions.integers(3), actions.uniform(-1, 1, 1).astype(np.float32)
+            a, b = ours.step(action), original.step(action)
+            np.testing.assert_allclose(a[0], b[0], atol=1e-6)
+            assert a[1] == pytest.approx(b[1], abs=1e-9) and a[2:] == b[2:]
+            done = a[2] or a[3]

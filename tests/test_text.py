@@ -48,4 +48,5 @@ def test_inline_metadata_equals_requirements(path):
 
 
 def test_four_scripts():
-    assert [path.stem.removeprefix("flexplore_") for path in SCRIPTS] == ["catch_point", "goal", "hard_move", "platform"]
+    names = [path.stem.removeprefix("flexplore_") for path in SCRIPTS]
+    assert names == ["catch_point", "goal", "hard_move", "platform"]
