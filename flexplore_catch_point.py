@@ -35,6 +35,7 @@ import torch.nn.functional as F
 import tyro
 from gymnasium import spaces
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -57,7 +58,6 @@ class Args:
     """the Weights & Biases team"""
     capture_video: bool = False
     """record one episode of each evaluation under runs/<run_name>/videos (needs `pip install moviepy`)"""
-
     # Task
     env_id: Literal["CatchPoint-v0"] = "CatchPoint-v0"
     """the environment"""
@@ -67,12 +67,13 @@ class Args:
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.1
     """share of later steps that are uniformly random too; 0 is the paper"""
-
     # Model
     hidden_size: int = 64
     """width of the two hidden layers of every network"""
     learning_rate: float = 1e-3
     """learning rate of the Adam optimizers"""
+    weight_averaging: float = 0.95
+    """decay per step of the moving average of all weights, which acts and is evaluated; 0 is the paper"""
     updates_per_step: int = 2
     """updates of the model per environment step; the policy networks get one"""
     batch_size: int = 128
@@ -91,13 +92,11 @@ class Args:
     """T as a fraction of total_timesteps"""
     smoothing_epsilon: float = 0.1
     """epsilon: size of the perturbation, in units of the typical one-step change of each state dimension"""
-
     # Exploration
     mi_weight: float = 0.01
     """eta: weight of the mutual-information reward in imagined returns, in training only"""
     policy_horizon: int = 3
     """steps of the imagined return that the policy networks maximise"""
-
     # Planner and evaluation
     num_samples: int = 256
     """N: action sequences per iteration"""
@@ -230,9 +229,8 @@ def make_env(args, step_limit=None, render_mode=None):
 
 
 # ======================================================================================================== ALGO LOGIC
-# From here on the four scripts are the same text.
-# Shapes: d state size, K discrete actions, m = max m_k parameters (those that k does not have are 0), H horizon,
-# B batch, N sequences, n elites, E episodes planned at once, R any number of rows. Time comes first: (H, B, ...).
+# From here on the scripts are the same text. Shapes: d state size, K discrete actions, m = max m_k parameters (0 if k
+# lacks them), H horizon, B batch, N sequences, n elites, E episodes planned at once, R rows. Time first: (H, B, ...).
 
 
 class HybridMLP(nn.Module):
@@ -274,7 +272,7 @@ class Discriminator(nn.Module):
     """f_W, 1-Lipschitz in s' / scale by spectral normalisation (section III-B).
 
     [choice] Conditional f_W(s'; s,k,z): the condition enters after the first normalised layer, so f stays 1-Lipschitz
-    in s', and it looks at s' - s, no restriction to a function that knows s. Marginal f_W(s'): the formula as printed.
+    in s'; its input is s' - s, which loses nothing, as s is in the condition. Marginal f_W(s'): the formula as printed.
     """
 
     def __init__(self, d, K, m, hidden_size, conditional):
@@ -285,7 +283,8 @@ class Discriminator(nn.Module):
 
     def maxmin(self, h):  # an activation that keeps the norm of gradients, so that f can have slope 1 everywhere
         a, b = h.chunk(2, dim=-1)
-        return torch.cat([torch.maximum(a, b), torch.minimum(a, b)], dim=-1)
+        excess = F.relu(a - b)  # faster than torch.maximum and torch.minimum
+        return torch.cat([b + excess, a - excess], dim=-1)
 
     def forward(self, s_next, s, k, z, scale):  # s_next (..., R, d) -> (..., R)
         if self.condition is None:
@@ -308,6 +307,7 @@ class Agent(nn.Module):
         self.discrete_policy = nn.Sequential(*layers)  # pi_beta(k|s)
         self.parameter_policy = HybridMLP(d, K, 0, hidden, m + 1)  # p_theta(z|s,k)
         self.register_buffer("reward_scale", torch.ones(()))  # running RMS of the reward
+        self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
     def reward_and_continuation(self, s, k, z):
@@ -372,15 +372,14 @@ def imagined_return(agent, states, features, k, z, args, with_mi):
     """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over H imagined steps -> (R,), r_aux (H R,) or None.
 
     states, features: H tensors (R, ...), features only for r_aux; k (H, R, ...), z (H, R, m).
-    [choice] r_aux is centred over the batch: otherwise it is a constant bonus for staying alive.
+    [choice] The running mean of r_aux is taken off: it would be a constant bonus for staying alive.
     """
     s, k, z = torch.cat(states), k.flatten(0, 1), z.flatten(0, 1)
     r, c = agent.reward_and_continuation(s, k, z)
     r, r_aux = agent.reward_scale * r, None
     if with_mi:
         r_aux = mi_reward(agent, s, k, z, torch.cat(features))
-        r_aux = c * (r_aux - r_aux.mean())
-        r = r + args.mi_weight * r_aux
+        r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
     value, weight = 0.0, 1.0
     for r_i, c_i in zip(r.chunk(len(states)), c.chunk(len(states))):
         value, weight = value + weight * r_i, weight * args.gamma * c_i
@@ -415,7 +414,7 @@ class Replay:
         return self.segment([self.train[j] for j in torch.randint(len(self.train), (batch_size,)).tolist()])
 
     def segment(self, starts):
-        start = torch.tensor(starts, device=self.k.device)
+        start = torch.tensor(starts, dtype=torch.long, device=self.k.device)
         i = start + self.steps
         w = (self.episode[i] == self.episode[start]).float()
         return Segment(self.s[i], self.k[i], self.z[i], self.r[i], self.terminated[i], self.s_next[i], w)
@@ -445,11 +444,13 @@ def dynamics_loss(agent, tau, weight, args):
         condition = tau.s.flatten(0, 1), tau.k.flatten(), tau.z.flatten(0, 1)
         f = agent.discriminator(torch.stack([tau.s_next, predicted]).flatten(1, 2), *condition, scale)
         L_ex = wasserstein_loss(*f.view(2, *weight.shape), weight)
-    # sigma_phi: likelihood of one step from real states, around the mean as it is [choice]
-    log_std = agent.dynamics.log_std(features[0].detach())
-    nll = (weight[0] * (0.5 * (error[0].detach() / log_std.exp()) ** 2 + log_std).sum(dim=1)).mean()
-    loss = (1 - args.flexibility) * squared_error + args.flexibility * L_ex + nll
-    return loss, {"dynamics": squared_error, "wasserstein": L_ex, "discriminator": -L_ex}, torch.stack(states[:-1])
+    loss = (1 - args.flexibility) * squared_error + args.flexibility * L_ex
+    if args.mi_weight > 0:  # sigma_phi, which only r_aux needs: likelihood of one real step, the mean detached [choice]
+        log_std = agent.dynamics.log_std(features[0].detach())
+        nll = (0.5 * (error[0].detach() / log_std.exp()) ** 2 + log_std).sum(dim=1)
+        loss = loss + (weight[0] * nll).mean()
+    parts = {"losses/dynamics": squared_error, "losses/wasserstein": L_ex, "losses/discriminator": -L_ex}
+    return loss, parts, torch.stack(states[:-1])
 
 
 def outcome_losses(agent, tau, states, weight):
@@ -461,15 +462,16 @@ def outcome_losses(agent, tau, states, weight):
     r = torch.where(tau.terminated > 0, out[..., 1], out[..., 0])
     reward = (weight * (r - tau.r / agent.reward_scale) ** 2).sum(dim=0).mean()
     c = F.binary_cross_entropy_with_logits(out[..., 2], 1 - tau.terminated, weight, reduction="none")
-    return {"reward": reward, "continuation": c.sum(dim=0).mean()}
+    return {"losses/reward": reward, "losses/continuation": c.sum(dim=0).mean()}
 
 
 def smoothing_loss(reward, s, epsilon):
     """L_smt = (R(s) - R(s~))^2 with s' ~ N(s, epsilon^2 I), s~ = s' + epsilon sign grad (R(s) - R(s'))^2 (section IV).
 
-    reward: states (R, d) -> (R,); epsilon (d,) -> L_smt, and the local Lipschitz constant of R in state units (Eq. 26).
+    reward: states (R, d) -> (R,); epsilon (d,) -> L_smt, and the local Lipschitz constant of R (Eq. 26).
     """
-    target = reward(s).detach()
+    with torch.no_grad():
+        target = reward(s)
     s_prime = (s + epsilon * torch.randn_like(s)).requires_grad_()
     (gradient,) = torch.autograd.grad((target - reward(s_prime)).square().sum(), s_prime)
     s_tilde = (s_prime + epsilon * gradient.sign()).detach()
@@ -477,17 +479,17 @@ def smoothing_loss(reward, s, epsilon):
     return difference.square().mean(), (difference.abs() / (s_tilde - s).norm(dim=1)).mean().detach()
 
 
-def update_model(agent, optimizers, tau, args, smooth):
+def update_model(agent, optimizers, tau, args, smooth, diagnose):
     """One step of T_phi, R_psi, C_omega and f_W on segments tau -> losses by name."""
     weight = args.gamma ** torch.arange(len(tau.s), device=tau.s.device)[:, None] * tau.same_episode
     loss, losses, states = dynamics_loss(agent, tau, weight, args)
     losses |= outcome_losses(agent, tau, states, weight)
-    loss = loss + losses["reward"] + losses["continuation"]
-    if smooth:
+    loss = loss + losses["losses/reward"] + losses["losses/continuation"]
+    if smooth or diagnose:
         epsilon = args.smoothing_epsilon * agent.dynamics.scale
-        losses["smoothing"], losses["lipschitz"] = smoothing_loss(
+        losses["losses/smoothing"], losses["model/reward_lipschitz"] = smoothing_loss(
             lambda s: agent.reward_and_continuation(s, tau.k[0], tau.z[0])[0], tau.s[0], epsilon)  # fmt: skip
-        loss = loss + losses["smoothing"]
+        loss = loss + smooth * losses["losses/smoothing"]
     optimizers["model"].zero_grad(), optimizers["discriminator"].zero_grad()
     loss.backward()  # one pass for both players: f_W's optimizer ascends the L_ex that T_phi's descends
     optimizers["model"].step(), optimizers["discriminator"].step()
@@ -496,25 +498,28 @@ def update_model(agent, optimizers, tau, args, smooth):
 
 def update_policy(agent, optimizer, s, args):
     """One step of pi_beta and p_theta up the imagined return from s (B, d), the model frozen (section V) -> losses."""
-    *imagined, k, z = roll_policy(agent, s, args.policy_horizon)
-    value, r_aux = imagined_return(agent, *imagined, k, z, args, with_mi=args.mi_weight > 0)
+    states, features, k, z = roll_policy(agent, s, args.policy_horizon)
+    value, r_aux = imagined_return(agent, states, features, k, z, args, with_mi=args.mi_weight > 0)
     loss = -(value / agent.reward_scale).mean()
     optimizer.zero_grad()
     loss.backward(inputs=optimizer.param_groups[0]["params"])
     optimizer.step()
-    return {"policy": loss} | ({} if r_aux is None else {"mi_reward": args.mi_weight * r_aux.abs().mean()})
+    if r_aux is None:
+        return {"losses/policy": loss}
+    agent.mi_mean.lerp_(r_aux.detach().mean(), 0.01)
+    size = args.mi_weight * (r_aux - agent.mi_mean).abs().mean()
+    return {"losses/policy": loss, "exploration/mi_reward": size}
 
 
 @torch.no_grad()
 def consistency_error(agent, replay):
-    """Open-loop error on held-out episodes at depth 1 ... H, RMS in units of scale; None without such episodes."""
-    if not replay.held_out:
-        return None
+    """Open-loop error at depth 1 ... H, RMS in units of scale; None where no held-out episode is as long."""
     tau = replay.segment(replay.held_out)
     states, _ = roll(agent, tau.s[0], tau.k, tau.z)
-    error = ((torch.stack(states[1:]) - tau.s_next) / agent.dynamics.scale).square().mean(dim=2)
+    error = (torch.stack(states[1:]) - tau.s_next) / agent.dynamics.scale
     weight = tau.same_episode * (1 - tau.terminated)
-    return ((weight * error).sum(dim=1) / weight.sum(dim=1)).sqrt().tolist()
+    by_depth = ((weight * error.square().mean(dim=2)).sum(dim=1) / weight.sum(dim=1)).sqrt().tolist()
+    return [None if math.isnan(e) else e for e in by_depth]
 
 
 # ---------------------------------------------------------------------------------------------------------- planning
@@ -535,7 +540,7 @@ def shift(plan, uniform_mix):
     return Plan(probs, torch.cat([plan.mean[1:], plan.mean[:1] * 0]), torch.ones_like(plan.std))
 
 
-def of_action(x, k):  # entries of x (H, E, K, m) that belong to the actions k (H, E, N): (H, E, N, m)
+def of_action(x, k):  # entries of x (H, E, K, m) for the actions k (H, E, N): (H, E, N, m)
     return x.gather(2, k.unsqueeze(3).expand(-1, -1, -1, x.shape[3]))
 
 
@@ -579,11 +584,11 @@ def mppi(agent, s, plan, args, explore):
     proposals = int(args.proposal_fraction * args.num_samples)
     best_k, best_z, best_value = s.new_zeros(H, E, 0).long(), s.new_zeros(H, E, 0, m), s.new_zeros(E, 0)
     if proposals > 0:
-        *imagined, k, z = roll_policy(agent, s.repeat_interleave(proposals, dim=0), H)
-        value, _ = imagined_return(agent, *imagined, k, z, args, with_mi)
+        states, features, k, z = roll_policy(agent, s.repeat_interleave(proposals, dim=0), H)
+        value, _ = imagined_return(agent, states, features, k, z, args, with_mi)
         best_k, best_z, best_value = k.view(H, E, -1), z.view(H, E, -1, m), value.view(E, -1)
     start = s.repeat_interleave(args.num_samples - proposals, dim=0)
-    steps = H if with_mi else H - 1  # only r_aux looks at the last transition
+    steps = H if with_mi else H - 1  # without r_aux the last transition is not needed
     for iteration in range(args.num_iterations):
         hold_fraction = args.hold_fraction if iteration + 1 < args.num_iterations else 0.0
         k, z = sample_sequences(agent, plan, args.num_samples - proposals, hold_fraction)
@@ -643,8 +648,8 @@ def check(args):
         ("at least 1", lambda x: x >= 1, "total_timesteps learning_starts hidden_size updates_per_step batch_size "
          "horizon policy_horizon num_samples num_elites num_iterations eval_frequency eval_episodes "
          "final_eval_episodes"),
-        ("between 0 and 1", lambda x: 0 <= x <= 1,
-         "gamma flexibility random_fraction smoothing_start proposal_fraction uniform_mix hold_fraction"),
+        ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility weight_averaging smoothing_start random_fraction "
+         "proposal_fraction uniform_mix hold_fraction"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
         ("0 or positive", lambda x: 0 <= x < 2**32, "mi_weight seed"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
@@ -661,7 +666,7 @@ def check(args):
 
 def provenance(args):
     """-> hardware, library versions and the git commit of this file (None outside a checkout), for result.json."""
-    cpuinfo = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
+    cpuinfo = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""  # Linux
     cpu = re.search(r"model name\s*: (.*)|$", cpuinfo)[1] or platform.processor()
     hardware = {"cpu": cpu, "cores": os.cpu_count(), "gpu": torch.cuda.get_device_name() if args.cuda else None}
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
@@ -672,7 +677,7 @@ def provenance(args):
 
 def write_json(path, content):
     """Atomically: whoever reads `path` finds the old content or the new, never a part."""
-    path.with_suffix(".tmp").write_text(json.dumps(content, indent=1))
+    path.with_suffix(".tmp").write_text(json.dumps(content, indent=1, allow_nan=False))
     os.replace(path.with_suffix(".tmp"), path)
 
 
@@ -691,12 +696,12 @@ def train(args):
         wandb.init(project=args.wandb_project_name, entity=args.wandb_entity, name=run_name, config=vars(args),
                    sync_tensorboard=True, save_code=True)  # fmt: skip
     writer = SummaryWriter(run_dir)
-    table = "\n".join(f"|{name}|{value}|" for name, value in vars(args).items())
-    writer.add_text("hyperparameters", f"|param|value|\n|-|-|\n{table}")
+    writer.add_text("hyperparameters", "\n".join(f"- {name}: {value}" for name, value in vars(args).items()))
 
     d, parameter_sizes = env.observation_space.shape[0], env.unwrapped.parameter_sizes
     K, m = len(parameter_sizes), max(parameter_sizes)
     agent = Agent(d, parameter_sizes, args).to(device)
+    average = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(args.weight_averaging))  # what acts [choice]
     adam = partial(torch.optim.Adam, lr=args.learning_rate, fused=True)
     optimizers = {
         "model": adam([*agent.dynamics.parameters(), *agent.outcome.parameters()]),
@@ -709,28 +714,30 @@ def train(args):
 
     result = {"env_id": args.env_id, "seed": args.seed, "args": vars(args), "total_timesteps": args.total_timesteps}
     result |= provenance(args) | {"curve": []}
-    seconds, num_plans = {"plan": 0.0, "update": 0.0, "evaluation": 0.0}, 0
-    start_time = time.perf_counter()
-    s, _ = env.reset(seed=args.seed)
-    plan = uniform_plan(args.horizon, 1, agent)
+    seconds, num_plans, start_time = {"plan": 0.0, "update": 0.0, "evaluation": 0.0}, 0, time.perf_counter()
+    (s, _), plan = env.reset(seed=args.seed), uniform_plan(args.horizon, 1, agent)
     episode, episodic_return, episodic_length = 0, 0.0, 0
+
+    def log(scalars):
+        for tag, value in scalars.items():
+            writer.add_scalar(tag, value, global_step)
+
     progress = tqdm(range(1, args.total_timesteps + 1), desc=run_name, unit="step")
     for global_step in progress:
+        log_now = global_step % 100 == 0
         # Act: at random during warm-up and now and then after it [choice], else by planning
-        started = time.perf_counter()
         if global_step <= args.learning_starts or torch.rand(()) < args.random_fraction:
             k = torch.randint(K, (1,), device=device)
             z = (torch.rand(1, m, device=device) * 2 - 1) * agent.exists(k)
         else:
-            k, z, plan, elite_value = mppi(agent, torch.as_tensor(s, device=device)[None], plan, args, explore=True)
-            if global_step % 100 == 0:
-                writer.add_scalar("planner/elite_value", elite_value, global_step)
+            started, s_now = time.perf_counter(), torch.as_tensor(s, device=device)[None]
+            k, z, plan, elite_value = mppi(average.module, s_now, plan, args, explore=True)
+            seconds["plan"], num_plans = seconds["plan"] + time.perf_counter() - started, num_plans + 1
+            if log_now:
                 entropy = torch.distributions.Categorical(plan.probs[0]).entropy()
-                writer.add_scalar("planner/elite_entropy", entropy, global_step)
-            num_plans += 1
+                log({"planner/elite_value": elite_value, "planner/elite_entropy": entropy})
         plan = shift(plan, args.uniform_mix)
         k, z = k.item(), z[0].cpu()
-        seconds["plan"] += time.perf_counter() - started
         s_next, r, terminated, truncated, _ = env.step((k, z.numpy()))
 
         # Remember, but not the step on which a time limit falls: the state has no clock to explain it [choice]
@@ -743,8 +750,7 @@ def train(args):
             agent.dynamics.scale.copy_((squared_change / num_changes).sqrt().clamp(min=1e-2))
         s, episodic_return, episodic_length = s_next, episodic_return + r, episodic_length + 1
         if terminated or truncated:
-            writer.add_scalar("charts/episodic_return", episodic_return, global_step)
-            writer.add_scalar("charts/episodic_length", episodic_length, global_step)
+            log({"charts/episodic_return": episodic_return, "charts/episodic_length": episodic_length})
             progress.set_postfix({"return": f"{episodic_return:.2f}"}, refresh=False)
             s, _ = env.reset()
             plan = uniform_plan(args.horizon, 1, agent)
@@ -753,53 +759,49 @@ def train(args):
         # Learn
         if global_step > args.learning_starts and replay.train:
             started = time.perf_counter()
-            smooth = args.smoothing == "always"
-            if args.smoothing == "after":
-                smooth = global_step > args.smoothing_start * args.total_timesteps
+            T = {"after": args.smoothing_start * args.total_timesteps, "never": math.inf, "always": 0}[args.smoothing]
             for _ in range(args.updates_per_step):
                 tau = replay.sample(args.batch_size)
-                losses = update_model(agent, optimizers, tau, args, smooth)
+                losses = update_model(agent, optimizers, tau, args, smooth=global_step > T, diagnose=log_now)
             if uses_policy:
                 losses |= update_policy(agent, optimizers["policy"], tau.s[0], args)
+            average.update_parameters(agent)
             losses = {name: loss.item() for name, loss in losses.items()}
             seconds["update"] += time.perf_counter() - started
             for name, loss in losses.items():
                 if not math.isfinite(loss):
-                    sys.exit(f"step {global_step}: the {name} loss is {loss}; try a smaller --learning-rate "
+                    sys.exit(f"step {global_step}: {name} is {loss}; try a smaller --learning-rate "
                              f"({run_dir} keeps what was computed)")  # fmt: skip
-                if global_step % 100 == 0:
-                    tag = {"lipschitz": "model/reward_lipschitz", "mi_reward": "exploration/mi_reward"}.get(name)
-                    writer.add_scalar(tag or f"losses/{name}", loss, global_step)
+            if log_now:
+                log(losses)
 
         # Evaluate
         if global_step % args.eval_frequency == 0 or global_step == args.total_timesteps:
             started = time.perf_counter()
-            videos = run_dir / "videos" / f"step_{global_step}" if args.capture_video else None
-            returns, successes, _ = evaluate(agent, args, EVAL_SEEDS[: args.eval_episodes], video_folder=videos)
-            errors = consistency_error(agent, replay)
+            seeds, videos = EVAL_SEEDS[: args.eval_episodes], run_dir / f"videos/step_{global_step}"
+            returns, successes, _ = evaluate(average.module, args, seeds, video_folder=args.capture_video and videos)
+            errors = consistency_error(average.module, replay)
+            known = [error for error in errors if error is not None]
             seconds["evaluation"] += time.perf_counter() - started
             wall_seconds = time.perf_counter() - start_time
             result["curve"].append({
                 "step": global_step, "return_mean": returns.mean(), "return_std": returns.std(),
-                "success_rate": successes.mean(), "consistency_error": np.mean(errors) if errors else None,
+                "success_rate": successes.mean(), "consistency_error": np.mean(known) if known else None,
                 "consistency_error_by_depth": errors, "wall_seconds": wall_seconds,
             })  # fmt: skip
-            result |= {"wall_seconds": wall_seconds, "evaluation_seconds": seconds["evaluation"]}
-            result["sps"] = global_step / (wall_seconds - seconds["evaluation"])
-            result["plan_ms"] = 1000 * seconds["plan"] / max(1, num_plans)
-            result["update_ms"] = 1000 * seconds["update"] / max(1, global_step - args.learning_starts)
+            result |= {"wall_seconds": wall_seconds, "evaluation_seconds": seconds["evaluation"],
+                       "sps": global_step / (wall_seconds - seconds["evaluation"]),
+                       "plan_ms": 1000 * seconds["plan"] / max(1, num_plans),
+                       "update_ms": 1000 * seconds["update"] / max(1, global_step - args.learning_starts)}  # fmt: skip
             write_json(run_dir / "result.json", result)
-            writer.add_scalar("eval/return", returns.mean(), global_step)
-            writer.add_scalar("eval/success_rate", successes.mean(), global_step)
-            writer.add_scalar("charts/SPS", result["sps"], global_step)
-            for depth, error in enumerate(errors or [], start=1):
-                writer.add_scalar(f"model/consistency_error/{depth}", error, global_step)
+            log({"eval/return": returns.mean(), "eval/success_rate": successes.mean(), "charts/SPS": result["sps"]})
+            log({f"model/consistency_error/{depth}": error for depth, error in enumerate(known, start=1)})
             progress.write(f"step {global_step}: return {returns.mean():.3f} ± {returns.std():.3f}, success "
                            f"{successes.mean():.1%} ({args.eval_episodes} greedy episodes)")  # fmt: skip
 
     for name, step_limit in FINAL_STEP_LIMITS.items():
         seeds = FINAL_SEEDS[: args.final_eval_episodes]
-        returns, successes, _ = evaluate(agent, args, seeds, step_limit, progress=True)
+        returns, successes, _ = evaluate(average.module, args, seeds, step_limit, progress=True)
         result[name] = {"episodes": len(returns), "return_mean": returns.mean(), "return_std": returns.std()}
         result[name] |= {"success_rate": successes.mean(), "returns": returns.tolist()}
         print(f"{name}: return {returns.mean():.3f} ± {returns.std():.3f}, success {successes.mean():.1%}, "

@@ -1,4 +1,4 @@
-"""One frame of each task, drawn by the environments themselves: python benchmark/frames.py -> benchmark/figures/frames.png"""
+"""One frame of each task, drawn by its environment: python benchmark/frames.py -> benchmark/figures/frames.png"""
 
 import sys
 from pathlib import Path

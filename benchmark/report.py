@@ -24,11 +24,12 @@ VARIANTS = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like"}
 
 def table(experiment):
     """A Markdown table of every task and variant that has results."""
-    lines = ["| task | variant | steps | seeds | return | success | each seed's return | minutes | published | best possible |"]
-    lines += ["|---" * 10 + "|"]
+    header = "task | variant | steps | seeds | return | success | return of each seed | minutes | published | possible"
+    lines = [f"| {header} |", "|---" * 10 + "|"]
     for task, (title, published, limit) in TASKS.items():
         for variant, name in VARIANTS.items():
-            runs = [json.loads(p.read_text()) for p in sorted((RESULTS / experiment / task / variant).glob("seed_*.json"))]
+            paths = sorted((RESULTS / experiment / task / variant).glob("seed_*.json"))
+            runs = [json.loads(path.read_text()) for path in paths]
             for final in [key for key in ("final", "final_25") if runs and key in runs[0]]:
                 returns = np.array([run[final]["return_mean"] for run in runs])
                 success = np.array([run[final]["success_rate"] for run in runs])
@@ -36,7 +37,8 @@ def table(experiment):
                 suffix = " (25 steps)" if final == "final_25" else " (30 steps)" if "final_25" in runs[0] else ""
                 seeds = ", ".join(str(run["seed"]) for run in runs)
                 cells = [title + suffix, name, f"{runs[0]['total_timesteps']:,}", seeds]
-                cells += [f"{returns.mean():.3f} ± {returns.std():.3f}", f"{success.mean():.1%} ± {success.std():.1%}"]
+                spread = [x.std(ddof=1) if len(runs) > 1 else np.nan for x in (returns, success)]
+                cells += [f"{returns.mean():.3f} ± {spread[0]:.3f}", f"{success.mean():.1%} ± {spread[1]:.1%}"]
                 cells += [", ".join(f"{r:.3f}" for r in returns), f"{minutes:.1f}"]
                 cells += ["", ""] if final == "final_25" else [published, limit]
                 lines.append("| " + " | ".join(cells) + " |")

@@ -1,4 +1,4 @@
-"""Run an experiment: tasks x variants x seeds, some side by side, each to benchmark/results/<experiment>/<task>/<variant>/.
+"""Run an experiment = tasks x variants x seeds, to benchmark/results/<experiment>/<task>/<variant>/seed_<n>.json.
 
     python benchmark/run.py table --tasks platform --seeds 1 2 3 4 5
 

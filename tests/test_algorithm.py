@@ -148,12 +148,22 @@ def test_policy_gradients_pass_the_model_and_leave_it_alone():
     before = [p.clone() for p in agent.parameters()]
     optimizer = torch.optim.SGD(policies.parameters(), lr=1.0)
     losses = flexplore.update_policy(agent, optimizer, torch.randn(32, 3), args)
-    assert set(losses) == {"policy", "mi_reward"}
+    assert set(losses) == {"losses/policy", "exploration/mi_reward"}
     assert all(p.grad.abs().sum() > 0 for p in agent.discrete_policy.parameters())
     assert agent.parameter_policy.out.weight.grad.abs().sum() > 0
     of_policies = {id(p) for p in policies.parameters()}
     for p, old in zip(agent.parameters(), before):
         assert torch.equal(p, old) is (id(p) not in of_policies)
+
+
+def test_the_mi_reward_widens_the_parameter_policy():
+    """With r_aux alone, -log p_theta(z) asks for a larger sigma, and centring r_aux must not cancel that gradient."""
+    agent, args = Agent(3, (1, 1), Args()), Args(mi_weight=1.0)
+    agent.reward_and_continuation = lambda s, k, z: (s[:, 0] * 0, torch.ones(len(s)))
+    policy = agent.parameter_policy
+    optimizer = torch.optim.SGD([*policy.parameters(), *agent.discrete_policy.parameters()], lr=1.0)
+    flexplore.update_policy(agent, optimizer, torch.randn(256, 3), args)
+    assert policy.out.bias.grad[-1] < -0.5  # d(-log p)/d log sigma is 1 per step where z is not clipped
 
 
 def test_refit_by_hand():
