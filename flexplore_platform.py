@@ -64,12 +64,14 @@ class Args:
     """the environment"""
     env_source: Literal["inline", "gym-platform"] = "inline"
     """the environment of this file, or the original package (README: "The original gym-platform")"""
-    total_timesteps: int = 1500
+    total_timesteps: int = 2500
     """environment steps of the run"""
     learning_starts: int = 100
     """steps of uniformly random play before learning and planning start"""
-    random_fraction: float = 0.15
+    random_fraction: float = 0.1
     """share of later steps that are uniformly random too; 0 is the paper"""
+    parameter_noise: float = 0.3
+    """standard deviation of the noise on the parameters of planned actions, in training only; 0 is the paper"""
     # Model
     hidden_size: int = 64
     """width of the two hidden layers of every network"""
@@ -281,13 +283,11 @@ class OriginalPlatformEnv(gym.Env):
     def reset(self, seed=None, options=None):
         super().reset(seed=seed)
         self.original.seed(int(self.np_random.integers(2**31)))
-        raw, _ = self.original.reset()
-        return (2 * raw - 1).astype(np.float32), {}
+        return (2 * self.original.reset()[0] - 1).astype(np.float32), {}
 
     def step(self, action):
-        k, u = int(action[0]), float(action[1][0])
-        parameters = [[high * (u + 1) / 2] for high in PlatformEnv.PARAMETER_HIGH]
-        (raw, internal_steps), reward, terminated, _ = self.original.step((k, parameters))
+        parameters = [[high * (float(action[1][0]) + 1) / 2] for high in PlatformEnv.PARAMETER_HIGH]
+        (raw, internal_steps), reward, terminated, _ = self.original.step((int(action[0]), parameters))
         info = {"is_success": bool(raw[0] >= 1), "internal_steps": internal_steps}
         return (2 * raw - 1).astype(np.float32), float(reward), bool(terminated), False, info
 
@@ -590,8 +590,7 @@ def update_policy(agent, optimizer, s, args):
     if r_aux is None:
         return {"losses/policy": loss}
     agent.mi_mean.lerp_(r_aux.detach().mean(), 0.01)
-    size = args.mi_weight * (r_aux - agent.mi_mean).abs().mean()
-    return {"losses/policy": loss, "exploration/mi_reward": size}
+    return {"losses/policy": loss, "exploration/mi_reward": args.mi_weight * (r_aux - agent.mi_mean).abs().mean()}
 
 
 @torch.no_grad()
@@ -717,8 +716,7 @@ def evaluate(agent, args, seeds, step_limit=None, video_folder=None, progress=Fa
                 going_on = [i for i, (_, _, terminated, truncated, _) in enumerate(steps) if not terminated | truncated]
                 s, episodes = np.array([steps[i][0] for i in going_on]), [episodes[i] for i in going_on]
                 plan = shift(Plan(*(x[:, going_on] for x in plan)), args.uniform_mix)
-    for env in envs:
-        env.close()
+    envs[0].close()  # writes the last video
     return results
 
 
@@ -731,8 +729,8 @@ def check(args):
         ("at least 1", lambda x: x >= 1, "total_timesteps learning_starts hidden_size updates_per_step batch_size "
          "horizon policy_horizon num_samples num_elites num_iterations eval_frequency eval_episodes "
          "final_eval_episodes"),
-        ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility weight_averaging smoothing_start random_fraction "
-         "proposal_fraction uniform_mix hold_fraction"),
+        ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility weight_averaging parameter_noise "
+         "smoothing_start random_fraction proposal_fraction uniform_mix hold_fraction"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
         ("0 or positive", lambda x: 0 <= x < 2**32, "mi_weight seed"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
@@ -815,6 +813,7 @@ def train(args):
         else:
             started, s_now = time.perf_counter(), torch.as_tensor(s, device=device)[None]
             k, z, plan, elite_value = mppi(average.module, s_now, plan, args, explore=True)
+            z = (z + args.parameter_noise * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
             seconds["plan"], num_plans = seconds["plan"] + time.perf_counter() - started, num_plans + 1
             if log_now:
                 entropy = torch.distributions.Categorical(plan.probs[0]).entropy()
@@ -878,7 +877,8 @@ def train(args):
                        "update_ms": 1000 * seconds["update"] / max(1, global_step - args.learning_starts)}  # fmt: skip
             write_json(run_dir / "result.json", result)
             log({"eval/return": returns.mean(), "eval/success_rate": successes.mean(), "charts/SPS": result["sps"]})
-            log({f"model/consistency_error/{depth}": error for depth, error in enumerate(known, start=1)})
+            log({f"model/consistency_error/depth_{i}": error for i, error in enumerate(known, start=1)})
+            log({"model/consistency_error": np.mean(known)} if known else {})
             progress.write(f"step {global_step}: return {returns.mean():.3f} ± {returns.std():.3f}, success "
                            f"{successes.mean():.1%} ({args.eval_episodes} greedy episodes)")  # fmt: skip
 

@@ -280,7 +280,7 @@ def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
 
 
 BAD_FLAGS = [
-    ("total_timesteps", 0), ("learning_starts", 0), ("learning_starts", 2000), ("batch_size", -1), ("horizon", 0),
+    ("total_timesteps", 0), ("learning_starts", 0), ("learning_starts", 9999), ("batch_size", -1), ("horizon", 0),
     ("hidden_size", 7), ("updates_per_step", 0), ("num_samples", 0), ("num_elites", 0), ("num_elites", 513),
     ("num_iterations", 0), ("policy_horizon", 0), ("eval_frequency", 0), ("eval_episodes", 0),
     ("final_eval_episodes", 0), ("flexibility", -0.1), ("flexibility", 1.1), ("gamma", 1.01), ("random_fraction", 2.0),
