@@ -61,7 +61,7 @@ class Args:
     # Task
     env_id: Literal["Goal-v0", "HardGoal-v0"] = "Goal-v0"
     """the environment"""
-    total_timesteps: int = 20_000
+    total_timesteps: int = 15_000
     """environment steps of the run"""
     learning_starts: int = 1000
     """steps of uniformly random play before learning and planning start"""

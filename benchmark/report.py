@@ -73,8 +73,12 @@ def minutes_to(experiment, task, threshold):
 
 def learning_curves(experiment, tasks):
     """Evaluation return against environment steps: mean over seeds with a 95 % bootstrap interval."""
-    figure, axes = plt.subplots(1, len(tasks), figsize=(6 * len(tasks), 3.6), squeeze=False)
-    for ax, task in zip(axes[0], tasks):
+    columns = min(len(tasks), 2)
+    rows = -(-len(tasks) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(6 * columns, 3.6 * rows), squeeze=False)
+    for ax in axes.flat[len(tasks) :]:
+        ax.axis("off")
+    for ax, task in zip(axes.flat, tasks):
         title, random, dlpa, *_ = TASKS[task]
         for variant, colour in zip(VARIANTS, ("tab:blue", "tab:orange")):
             runs = load(experiment, task, variant)
@@ -105,5 +109,6 @@ if __name__ == "__main__":
         begin, end = f"<!-- begin {experiment} -->", f"<!-- end {experiment} -->"
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{generated}\n{end}{rest.split(end)[1]}"
-        learning_curves(experiment, [task for task in TASKS if load(experiment, task, "flexplore")])
+        if tasks := [task for task in TASKS if load(experiment, task, "flexplore")]:
+            learning_curves(experiment, tasks)
     path.write_text(text)
