@@ -253,6 +253,14 @@ def test_trains_with_missing_parameters_and_many_actions(parameter_sizes, monkey
     assert [point["step"] for point in result["curve"]] == [40, 80] and len(result["final"]["returns"]) == 3
 
 
+def test_divergence_names_the_step_and_the_culprit(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"step 4\d: (losses|exploration)/\w+ is (nan|inf)"):
+        flexplore.train(Args(**TINY, learning_rate=1e30))
+    (path,) = tmp_path.glob("runs/*/result.json")  # what was computed is kept
+    assert [point["step"] for point in json.loads(path.read_text())["curve"]] == [40]
+
+
 DLPA_LIKE = ["--flexibility", "0", "--mi-weight", "0", "--smoothing", "never", "--proposal-fraction", "0"]
 
 
