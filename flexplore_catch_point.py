@@ -61,7 +61,7 @@ class Args:
     # Task
     env_id: Literal["CatchPoint-v0"] = "CatchPoint-v0"
     """the environment"""
-    total_timesteps: int = 3000
+    total_timesteps: int = 5000
     """environment steps of the run"""
     learning_starts: int = 300
     """steps of uniformly random play before learning and planning start"""
