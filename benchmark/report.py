@@ -44,7 +44,9 @@ def table(experiment):
             for final in [key for key in ("final", "final_25") if runs and key in runs[0]]:
                 returns = np.array([run[final]["return_mean"] for run in runs])
                 success = np.array([run[final]["success_rate"] for run in runs])
-                spread = [f" ± {returns.std(ddof=1):.3f}", f" ± {success.std(ddof=1):.1%}"] if len(runs) > 1 else ["", ""]
+                spread = ["", ""]
+                if len(runs) > 1:
+                    spread = [f" ± {returns.std(ddof=1):.3f}", f" ± {success.std(ddof=1):.1%}"]
                 minutes = np.array([run["wall_seconds"] for run in runs]) / 60
                 share = np.mean([run["evaluation_seconds"] / run["wall_seconds"] for run in runs])
                 suffix = " (25 steps)" if final == "final_25" else " (30 steps)" if "final_25" in runs[0] else ""
@@ -86,7 +88,8 @@ def learning_curves(experiment, tasks):
                 continue
             steps = [point["step"] for point in runs[0]["curve"]]
             curves = np.array([[point["return_mean"] for point in run["curve"]] for run in runs])
-            ax.plot(steps, curves.mean(axis=0), color=colour, label=f"{VARIANTS[variant]}, {len(runs)} seed{'s' * (len(runs) > 1)}")
+            label = f"{VARIANTS[variant]}, {len(runs)} seed{'s' * (len(runs) > 1)}"
+            ax.plot(steps, curves.mean(axis=0), color=colour, label=label)
             if len(runs) > 1:
                 interval = bootstrap((curves,), np.mean, axis=0, method="percentile", rng=0).confidence_interval
                 ax.fill_between(steps, *interval, color=colour, alpha=0.2, linewidth=0)
