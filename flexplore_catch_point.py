@@ -616,8 +616,8 @@ EVAL_SEEDS, FINAL_SEEDS = range(1_000_000, 2_000_000), range(2_000_000, 3_000_00
 
 
 def evaluate(agent, args, seeds, step_limit=None, video_folder=None, progress=False):
-    """One greedy episode per seed, some side by side, planned in one batch -> returns, successes, lengths (3, n)."""
-    results, side_by_side = np.zeros((3, len(seeds))), max(1, 2048 // args.num_samples)  # fits a cache
+    """One greedy episode per seed, some side by side, planned in one batch -> returns and successes (2, n)."""
+    results, side_by_side = np.zeros((2, len(seeds))), max(1, 2048 // args.num_samples)  # fits a cache
     envs = [make_env(args, step_limit, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
@@ -631,7 +631,7 @@ def evaluate(agent, args, seeds, step_limit=None, video_folder=None, progress=Fa
                 k, z, plan, _ = mppi(agent, torch.as_tensor(s, device=plan.mean.device), plan, args, explore=False)
                 steps = [envs[e - first].step(a) for e, a in zip(episodes, zip(k.tolist(), z.cpu().numpy()))]
                 for e, (_, r, _, _, info) in zip(episodes, steps):
-                    results[:, e] += r, info["is_success"], 1
+                    results[:, e] += r, info["is_success"]
                 going_on = [i for i, (_, _, terminated, truncated, _) in enumerate(steps) if not terminated | truncated]
                 s, episodes = np.array([steps[i][0] for i in going_on]), [episodes[i] for i in going_on]
                 plan = shift(Plan(*(x[:, going_on] for x in plan)), args.uniform_mix)
@@ -651,7 +651,7 @@ def check(args):
         ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility weight_averaging parameter_noise "
          "smoothing_start random_fraction proposal_fraction uniform_mix hold_fraction"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
-        ("0 or positive", lambda x: 0 <= x < 2**32, "mi_weight seed"),
+        ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight seed"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
         ("even", lambda x: x % 2 == 0, "hidden_size"),
@@ -780,7 +780,7 @@ def train(args):
         if global_step % args.eval_frequency == 0 or global_step == args.total_timesteps:
             started = time.perf_counter()
             seeds, videos = EVAL_SEEDS[: args.eval_episodes], run_dir / f"videos/step_{global_step}"
-            returns, successes, _ = evaluate(average.module, args, seeds, video_folder=args.capture_video and videos)
+            returns, successes = evaluate(average.module, args, seeds, video_folder=args.capture_video and videos)
             errors = consistency_error(average.module, replay)
             known = [error for error in errors if error is not None]
             seconds["evaluation"] += time.perf_counter() - started
@@ -803,7 +803,7 @@ def train(args):
 
     for name, step_limit in FINAL_STEP_LIMITS.items():
         seeds = FINAL_SEEDS[: args.final_eval_episodes]
-        returns, successes, _ = evaluate(average.module, args, seeds, step_limit, progress=True)
+        returns, successes = evaluate(average.module, args, seeds, step_limit, progress=True)
         result[name] = {"episodes": len(returns), "return_mean": returns.mean(), "return_std": returns.std()}
         result[name] |= {"success_rate": successes.mean(), "returns": returns.tolist()}
         print(f"{name}: return {returns.mean():.3f} ± {returns.std():.3f}, success {successes.mean():.1%}, "

@@ -40,7 +40,7 @@ if __name__ == "__main__":
     ceiling = {"args": vars(args)}
     for name, step_limit in FINAL_STEP_LIMITS.items():
         seeds = FINAL_SEEDS[: args.final_eval_episodes]
-        returns, successes, _ = evaluate(TrueHardMove(args), args, seeds, step_limit, progress=True)
+        returns, successes = evaluate(TrueHardMove(args), args, seeds, step_limit, progress=True)
         ceiling[name] = {"return_mean": returns.mean(), "return_std": returns.std(), "success_rate": successes.mean()}
         print(f"n = {args.n}, {step_limit} steps: return {returns.mean():.3f}, success {successes.mean():.1%}")
     path = ROOT / "benchmark" / "results" / "ceiling" / f"hard_move_{args.n}.json"
