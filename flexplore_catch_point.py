@@ -18,12 +18,14 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +52,8 @@ class Args:
     """whether PyTorch may use deterministic algorithms only"""
     cuda: bool = False
     """train on a GPU"""
+    compile: bool = False
+    """compile planning and updates with torch.compile (about two minutes at the start), as CUDA graphs on a GPU"""
     track: bool = False
     """log to Weights & Biases as well (needs `pip install wandb`)"""
     wandb_project_name: str = "flexplore-baselines"
@@ -58,6 +62,14 @@ class Args:
     """the Weights & Biases team"""
     capture_video: bool = False
     """record one episode of each evaluation under runs/<run_name>/videos (needs `pip install moviepy`)"""
+    checkpoint_frequency: int = 1000
+    """steps between checkpoints in runs/<run_name>/checkpoint.pt, written when the episode ends; 0 for none"""
+    resume: Path | None = None
+    """directory of an interrupted run with the same flags, to go on from its checkpoint"""
+    save_model: bool = False
+    """keep the final weights and flags in runs/<run_name>/model.pt"""
+    evaluate: Path | None = None
+    """a saved model.pt: no training, only the final evaluation of this model with its flags"""
     # Task
     env_id: Literal["CatchPoint-v0"] = "CatchPoint-v0"
     """the environment"""
@@ -72,12 +84,12 @@ class Args:
     # Model
     hidden_size: int = 64
     """width of the two hidden layers of every network"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """learning rate of the Adam optimizers"""
-    weight_averaging: float = 0.95
+    weight_averaging: float = 0.98
     """decay per step of the moving average of all weights, which acts and is evaluated; 0 is the paper"""
     updates_per_step: int = 2
-    """updates of the model per environment step; the policy networks get one"""
+    """updates of the model per environment step"""
     batch_size: int = 128
     """replayed segments per update"""
     gamma: float = 0.99
@@ -99,6 +111,8 @@ class Args:
     """eta: weight of the mutual-information reward in imagined returns, in training only"""
     policy_horizon: int = 3
     """steps of the imagined return that the policy networks maximise"""
+    policy_frequency: int = 4
+    """environment steps between updates of the policy networks"""
     # Planner and evaluation
     num_samples: int = 256
     """N: action sequences per iteration"""
@@ -111,7 +125,7 @@ class Args:
     uniform_mix: float = 0.3
     """share of the uniform distribution mixed into the previous plan's discrete actions"""
     proposal_fraction: float = 0.05
-    """share of the N sequences that the policy networks propose"""
+    """sequences that the policy networks propose, as a share of N"""
     hold_fraction: float = 0.5
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
     eval_frequency: int = 500
@@ -279,21 +293,17 @@ class Discriminator(nn.Module):
 
     def __init__(self, d, K, m, hidden_size, conditional):
         super().__init__()
-        self.condition = HybridMLP(d, K, m, hidden_size, hidden_size) if conditional else None
         sizes = [(d, hidden_size), (hidden_size, hidden_size), (hidden_size, 1)]
         self.first, self.second, self.out = (spectral_norm(nn.Linear(*size)) for size in sizes)
-
-    def maxmin(self, h):  # an activation that keeps the norm of gradients, so that f can have slope 1 everywhere
-        a, b = h.chunk(2, dim=-1)
-        excess = F.relu(a - b)  # faster than torch.maximum and torch.minimum
-        return torch.cat([b + excess, a - excess], dim=-1)
+        self.condition = nn.Linear(d + m, hidden_size) if conditional else None
+        self.condition_k = nn.Embedding(K, hidden_size) if conditional else None
 
     def forward(self, s_next, s, k, z, scale):  # s_next (..., R, d) -> (..., R)
         if self.condition is None:
             h = self.first(s_next / scale)
         else:
-            h = self.first((s_next - s) / scale) + self.condition(s, k, z)
-        return self.out(self.maxmin(self.second(self.maxmin(h)))).squeeze(-1)
+            h = self.first((s_next - s) / scale) + self.condition(torch.cat([s, z], dim=1)) + self.condition_k(k)
+        return self.out(self.second(h.abs()).abs()).squeeze(-1)  # |x| keeps the norm of gradients: slope 1 everywhere
 
 
 class Agent(nn.Module):
@@ -346,11 +356,14 @@ def roll(agent, s, k, z):
     return states, features
 
 
-def roll_policy(agent, s, H):
-    """s (R, d) along H actions of pi_beta and p_theta -> H states, H features, k (H, R) or (H, R, K), z (H, R, m)."""
+def roll_policy(agent, s, H, first=None):
+    """s (R, d) along H actions of pi_beta and p_theta -> H states, H features, k (H, R) or (H, R, K), z (H, R, m).
+
+    first: a first action (k, z) to take instead of theirs.
+    """
     states, features, ks, zs = [], [], [], []
     for _ in range(H):
-        k, z = agent.act(s)
+        k, z = agent.act(s) if first is None or states else first
         states.append(s), ks.append(k), zs.append(z)
         s, h = agent.dynamics(s, k, z)
         features.append(h)
@@ -374,14 +387,15 @@ def imagined_return(agent, states, features, k, z, args, with_mi):
     """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over H imagined steps -> (R,), r_aux (H R,) or None.
 
     states, features: H tensors (R, ...), features only for r_aux; k (H, R, ...), z (H, R, m).
-    [choice] The running mean of r_aux is taken off: it would be a constant bonus for staying alive.
+    [choice] eta is in units of the typical reward. The running mean of r_aux is taken off: it would be a constant
+    bonus for staying alive.
     """
     s, k, z = torch.cat(states), k.flatten(0, 1), z.flatten(0, 1)
-    r, c = agent.reward_and_continuation(s, k, z)
-    r, r_aux = agent.reward_scale * r, None
+    (r, c), r_aux = agent.reward_and_continuation(s, k, z), None
     if with_mi:
         r_aux = mi_reward(agent, s, k, z, torch.cat(features))
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
+    r = agent.reward_scale * r
     value, weight = 0.0, 1.0
     for r_i, c_i in zip(r.chunk(len(states)), c.chunk(len(states))):
         value, weight = value + weight * r_i, weight * args.gamma * c_i
@@ -411,6 +425,12 @@ class Replay:
         self.s[i], self.s_next[i] = torch.as_tensor(s), torch.as_tensor(s_next)
         self.k[i], self.z[i], self.r[i], self.terminated[i], self.episode[i] = k, z, r, terminated, episode
         (self.held_out if episode % 20 == 10 else self.train).append(i)
+
+    def scales(self):
+        """-> RMS of the one-step change of each state dimension (d,), without terminating steps, and of the reward."""
+        on = self.terminated[: self.size, None] == 0
+        change = ((self.s_next - self.s)[: self.size] * on).square().sum(dim=0) / on.sum().clamp(min=1)
+        return change.sqrt().clamp(min=1e-2), self.r[: self.size].square().mean().sqrt().clamp(min=1e-3)
 
     def sample(self, batch_size):
         return self.segment([self.train[j] for j in torch.randint(len(self.train), (batch_size,)).tolist()])
@@ -584,15 +604,20 @@ def mppi(agent, s, plan, args, explore):
     with_mi = explore and args.mi_weight > 0
     proposals = int(args.proposal_fraction * args.num_samples)
     best_k, best_z, best_value = s.new_zeros(H, E, 0).long(), s.new_zeros(H, E, 0, m), s.new_zeros(E, 0)
-    if proposals > 0:
-        states, features, k, z = roll_policy(agent, s.repeat_interleave(proposals, dim=0), H)
+    if proposals > 0:  # half of them start with an action of the plan [choice]: how good is it if the policies go on?
+        s_first = s.repeat_interleave(proposals, dim=0)
+        first, planned = agent.act(s_first), sample_sequences(agent, plan, proposals, hold_fraction=0)
+        use_plan = torch.arange(len(s_first), device=s.device) % 2 == 0
+        first_k = torch.where(use_plan, planned[0][0].flatten(), first[0])
+        first_z = torch.where(use_plan[:, None], planned[1][0].flatten(0, 1), first[1])
+        states, features, k, z = roll_policy(agent, s_first, H, (first_k, first_z))
         value, _ = imagined_return(agent, states, features, k, z, args, with_mi)
         best_k, best_z, best_value = k.view(H, E, -1), z.view(H, E, -1, m), value.view(E, -1)
-    start = s.repeat_interleave(args.num_samples - proposals, dim=0)
+    start = s.repeat_interleave(args.num_samples, dim=0)
     steps = H if with_mi else H - 1  # without r_aux the last transition is not needed
     for iteration in range(args.num_iterations):
         hold_fraction = args.hold_fraction if iteration + 1 < args.num_iterations else 0.0
-        k, z = sample_sequences(agent, plan, args.num_samples - proposals, hold_fraction)
+        k, z = sample_sequences(agent, plan, args.num_samples, hold_fraction)
         rows_k, rows_z = k.view(H, -1), z.view(H, -1, m)
         states, features = roll(agent, start, rows_k[:steps], rows_z[:steps])
         value, _ = imagined_return(agent, states[:H], features, rows_k, rows_z, args, with_mi)
@@ -642,26 +667,33 @@ def evaluate(agent, args, seeds, step_limit=None, video_folder=None, progress=Fa
 # ----------------------------------------------------------------------------------------------------- training loop
 
 
+def refuse(message):
+    """End the program with status 2 and one sentence."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
 def check(args):
-    """End the program with status 2 and one sentence if a flag is out of its range, before any work starts."""
+    """Refuse a flag that is out of its range, before any work starts."""
     ranges = [
         ("at least 1", lambda x: x >= 1, "total_timesteps learning_starts hidden_size updates_per_step batch_size "
-         "horizon policy_horizon num_samples num_elites num_iterations eval_frequency eval_episodes "
+         "horizon policy_horizon policy_frequency num_samples num_elites num_iterations eval_frequency eval_episodes "
          "final_eval_episodes"),
         ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility weight_averaging parameter_noise "
          "smoothing_start random_fraction proposal_fraction uniform_mix hold_fraction"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
-        ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight seed"),
+        ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight seed checkpoint_frequency"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
         ("even", lambda x: x % 2 == 0, "hidden_size"),
         ("left out, as PyTorch finds no CUDA device", lambda x: not x or torch.cuda.is_available(), "cuda"),
+        ("left out without wandb (pip install wandb)", lambda x: not x or find_spec("wandb"), "track"),
+        ("left out without moviepy (pip install moviepy)", lambda x: not x or find_spec("moviepy"), "capture_video"),
     ]  # fmt: skip
     for allowed, holds, names in ranges:
         for name in names.split():
             if not holds(value := getattr(args, name)):
-                print(f"error: --{name.replace('_', '-')} must be {allowed}, not {value}", file=sys.stderr)
-                sys.exit(2)
+                refuse(f"--{name.replace('_', '-')} must be {allowed}, not {value}")
 
 
 def provenance(args):
@@ -675,28 +707,77 @@ def provenance(args):
     return {"hardware": hardware, "versions": versions, "commit": commit or None}
 
 
-def write_json(path, content):
-    """Atomically: whoever reads `path` finds the old content or the new, never a part."""
-    path.with_suffix(".tmp").write_text(json.dumps(content, indent=1, allow_nan=False))
+def write(path, content):
+    """To .json or .pt. Atomic: if the program is killed or the disk is full, `path` keeps its old content."""
+    with open(path.with_suffix(".tmp"), "wb") as file:
+        torch.save(content, file) if path.suffix == ".pt" else file.write(json.dumps(content, indent=1).encode())
+        file.flush(), os.fsync(file.fileno())
     os.replace(path.with_suffix(".tmp"), path)
+
+
+def read(path, device="cpu"):
+    """What `write` wrote to a .pt file. It is tensors and plain values; no code is run."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        assert content["script"] == Path(__file__).stem
+    except Exception as error:
+        refuse(f"{path} is not a whole checkpoint or model of {Path(__file__).name} ({type(error).__name__})")
+    return content
+
+
+def stop_unless_finite(step, run_dir, quantities):
+    for name, value in quantities.items():
+        if not torch.as_tensor(value).isfinite().all():
+            sys.exit(f"step {step}: {name} is {value}; try a smaller --learning-rate ({run_dir} has what was computed)")
+
+
+def final_evaluation(agent, args, result):
+    """Evaluate, print, and add to `result` and return it."""
+    for name, step_limit in FINAL_STEP_LIMITS.items():
+        seeds = FINAL_SEEDS[: args.final_eval_episodes]
+        returns, successes = evaluate(agent, args, seeds, step_limit, progress=True)
+        result[name] = {"episodes": len(returns), "return_mean": returns.mean(), "return_std": returns.std()}
+        result[name] |= {"success_rate": successes.mean(), "returns": returns.tolist()}
+        print(f"{name}: return {returns.mean():.3f} ± {returns.std():.3f}, success {successes.mean():.1%}, "
+              f"{len(returns)} episodes, {args.total_timesteps} steps, {result['wall_seconds']:.0f} s")  # fmt: skip
+    return result
+
+
+interrupted = []  # by these signals: the episode is finished, a checkpoint written, and the program ends
+
+
+def interrupt(number, _):
+    interrupted.append(number)
+    signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
 
 
 def train(args):
     """Train, evaluate, log to runs/<run_name>, and return what its result.json says."""
+    flags = {name: value for name, value in vars(args).items() if name not in ("resume", "evaluate")}
+    device = torch.device("cuda" if args.cuda else "cpu")
     run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
-    run_dir, device = Path("runs") / run_name, torch.device("cuda" if args.cuda else "cpu")
+    run_dir, checkpoint, first_step = Path("runs") / run_name, None, 1
+    if args.resume:
+        run_dir = args.resume.parent if args.resume.is_file() else args.resume
+        checkpoint = read(run_dir / "checkpoint.pt", device)
+        other = [f"--{name.replace('_', '-')}" for name in flags if checkpoint["flags"].get(name) != flags[name]]
+        if other:
+            refuse(f"--resume: {run_dir} was started with another {', '.join(other)}")
+        first_step = checkpoint["step"] + 1
     torch.set_num_threads(1)  # the networks are too small to gain from more
     torch.use_deterministic_algorithms(args.torch_deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.manual_seed(args.seed)
+    compiled = partial(torch.compile, mode="reduce-overhead" if args.cuda else "default", disable=not args.compile)
+    plan_in_training, learn_model, learn_policy = compiled(mppi), compiled(update_model), compiled(update_policy)
     env = make_env(args)
     if args.track:
         import wandb
 
-        wandb.init(project=args.wandb_project_name, entity=args.wandb_entity, name=run_name, config=vars(args),
+        wandb.init(project=args.wandb_project_name, entity=args.wandb_entity, name=run_dir.name, config=flags,
                    sync_tensorboard=True, save_code=True)  # fmt: skip
-    writer = SummaryWriter(run_dir)
-    writer.add_text("hyperparameters", "\n".join(f"- {name}: {value}" for name, value in vars(args).items()))
+    writer = SummaryWriter(run_dir, purge_step=first_step)
+    writer.add_text("hyperparameters", "\n".join(f"- {name}: {value}" for name, value in flags.items()))
 
     d, parameter_sizes = env.observation_space.shape[0], env.unwrapped.parameter_sizes
     K, m = len(parameter_sizes), max(parameter_sizes)
@@ -708,30 +789,56 @@ def train(args):
         "discriminator": adam(agent.discriminator.parameters(), maximize=True),
         "policy": adam([*agent.discrete_policy.parameters(), *agent.parameter_policy.parameters()]),
     }
+    learning = {"agent": agent, "average": average} | optimizers
     uses_policy = args.mi_weight > 0 or int(args.proposal_fraction * args.num_samples) > 0
     replay = Replay(args.total_timesteps, d, m, args.horizon, device)
-    squared_change, squared_reward, num_changes = torch.zeros(d), 0.0, 0
-
-    result = {"env_id": args.env_id, "seed": args.seed, "args": vars(args), "total_timesteps": args.total_timesteps}
+    result = {"env_id": args.env_id, "seed": args.seed, "args": flags, "total_timesteps": args.total_timesteps}
     result |= provenance(args) | {"curve": []}
-    seconds, num_plans, start_time = {"plan": 0.0, "update": 0.0, "evaluation": 0.0}, 0, time.perf_counter()
-    (s, _), plan = env.reset(seed=args.seed), uniform_plan(args.horizon, 1, agent)
-    episode, episodic_return, episodic_length = 0, 0.0, 0
+    seconds, num_plans = {"total": 0.0, "plan": 0.0, "update": 0.0, "evaluation": 0.0}, 0
+    env.reset(seed=args.seed)
+    if checkpoint:
+        for name, part in learning.items():
+            part.load_state_dict(checkpoint["learning"][name])
+        vars(replay).update(checkpoint["replay"])
+        result, seconds, num_plans = json.loads(checkpoint["result"]), checkpoint["seconds"], checkpoint["num_plans"]
+        env.unwrapped.np_random.bit_generator.state = checkpoint["env_random"]
+        torch.set_rng_state(checkpoint["random"].cpu())
+        if args.cuda:
+            torch.cuda.set_rng_state(checkpoint["cuda_random"].cpu())
+    episode, start_time, checkpoint_due = replay.episode.max().item() + 1, time.perf_counter() - seconds["total"], False
+    terminated, truncated = True, False  # so that the first step begins an episode
 
     def log(scalars):
         for tag, value in scalars.items():
             writer.add_scalar(tag, value, global_step)
 
-    progress = tqdm(range(1, args.total_timesteps + 1), desc=run_name, unit="step")
+    steps = range(first_step, args.total_timesteps + 1)
+    progress = tqdm(steps, desc=run_dir.name, unit="step", initial=first_step - 1, total=args.total_timesteps)
     for global_step in progress:
         log_now = global_step % 100 == 0
+        if terminated or truncated:  # between episodes the environment is no more than its generator
+            if checkpoint_due or interrupted:
+                seconds["total"], checkpoint_due = time.perf_counter() - start_time, False
+                write(run_dir / "checkpoint.pt", {
+                    "script": Path(__file__).stem, "flags": flags, "step": global_step - 1, "seconds": seconds,
+                    "learning": {name: part.state_dict() for name, part in learning.items()}, "num_plans": num_plans,
+                    "replay": vars(replay), "result": json.dumps(result), "random": torch.get_rng_state(),
+                    "cuda_random": torch.cuda.get_rng_state() if args.cuda else None,
+                    "env_random": env.unwrapped.np_random.bit_generator.state,
+                })  # fmt: skip
+            if interrupted:
+                print(f"interrupted after step {global_step - 1}; go on with the same flags and --resume {run_dir}")
+                sys.exit(128 + interrupted[0])
+            (s, _), plan = env.reset(), uniform_plan(args.horizon, 1, agent)
+            episodic_return, episodic_length = 0.0, 0
+
         # Act: at random during warm-up and now and then after it [choice], else by planning
         if global_step <= args.learning_starts or torch.rand(()) < args.random_fraction:
             k = torch.randint(K, (1,), device=device)
             z = (torch.rand(1, m, device=device) * 2 - 1) * agent.exists(k)
         else:
             started, s_now = time.perf_counter(), torch.as_tensor(s, device=device)[None]
-            k, z, plan, elite_value = mppi(average.module, s_now, plan, args, explore=True)
+            k, z, plan, elite_value = plan_in_training(average.module, s_now, plan, args, explore=True)
             z = (z + args.parameter_noise * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
             seconds["plan"], num_plans = seconds["plan"] + time.perf_counter() - started, num_plans + 1
             if log_now:
@@ -739,23 +846,20 @@ def train(args):
                 log({"planner/elite_value": elite_value, "planner/elite_entropy": entropy})
         plan = shift(plan, args.uniform_mix)
         k, z = k.item(), z[0].cpu()
+        stop_unless_finite(global_step, run_dir, {"the action": z})
         s_next, r, terminated, truncated, _ = env.step((k, z.numpy()))
+        stop_unless_finite(global_step, run_dir, {"the observation": s_next, "the reward": r})
 
         # Remember, but not the step on which a time limit falls: the state has no clock to explain it [choice]
         if not truncated:
             replay.add(s, k, z, r, terminated, s_next, episode)
-            squared_reward += r**2
-            agent.reward_scale.fill_(max(math.sqrt(squared_reward / replay.size), 1e-3))
-        if not truncated and not terminated:
-            squared_change, num_changes = squared_change + torch.as_tensor(s_next - s) ** 2, num_changes + 1
-            agent.dynamics.scale.copy_((squared_change / num_changes).sqrt().clamp(min=1e-2))
         s, episodic_return, episodic_length = s_next, episodic_return + r, episodic_length + 1
         if terminated or truncated:
             log({"charts/episodic_return": episodic_return, "charts/episodic_length": episodic_length})
             progress.set_postfix({"return": f"{episodic_return:.2f}"}, refresh=False)
-            s, _ = env.reset()
-            plan = uniform_plan(args.horizon, 1, agent)
-            episode, episodic_return, episodic_length = episode + 1, 0.0, 0
+            episode += 1
+            change, reward = replay.scales()
+            agent.dynamics.scale.copy_(change), agent.reward_scale.copy_(reward)
 
         # Learn
         if global_step > args.learning_starts and replay.train:
@@ -763,16 +867,13 @@ def train(args):
             T = {"after": args.smoothing_start * args.total_timesteps, "never": math.inf, "always": 0}[args.smoothing]
             for _ in range(args.updates_per_step):
                 tau = replay.sample(args.batch_size)
-                losses = update_model(agent, optimizers, tau, args, smooth=global_step > T, diagnose=log_now)
-            if uses_policy:
-                losses |= update_policy(agent, optimizers["policy"], tau.s[0], args)
+                losses = learn_model(agent, optimizers, tau, args, smooth=global_step > T, diagnose=log_now)
+            if uses_policy and global_step % args.policy_frequency == 0:
+                losses |= learn_policy(agent, optimizers["policy"], tau.s[0], args)
             average.update_parameters(agent)
             losses = {name: loss.item() for name, loss in losses.items()}
             seconds["update"] += time.perf_counter() - started
-            for name, loss in losses.items():
-                if not math.isfinite(loss):
-                    sys.exit(f"step {global_step}: {name} is {loss}; try a smaller --learning-rate "
-                             f"({run_dir} keeps what was computed)")  # fmt: skip
+            stop_unless_finite(global_step, run_dir, losses)
             if log_now:
                 log(losses)
 
@@ -794,26 +895,35 @@ def train(args):
                        "sps": global_step / (wall_seconds - seconds["evaluation"]),
                        "plan_ms": 1000 * seconds["plan"] / max(1, num_plans),
                        "update_ms": 1000 * seconds["update"] / max(1, global_step - args.learning_starts)}  # fmt: skip
-            write_json(run_dir / "result.json", result)
+            write(run_dir / "result.json", result)
             log({"eval/return": returns.mean(), "eval/success_rate": successes.mean(), "charts/SPS": result["sps"]})
             log({f"model/consistency_error/depth_{i}": error for i, error in enumerate(known, start=1)})
             log({"model/consistency_error": np.mean(known)} if known else {})
             progress.write(f"step {global_step}: return {returns.mean():.3f} ± {returns.std():.3f}, success "
                            f"{successes.mean():.1%} ({args.eval_episodes} greedy episodes)")  # fmt: skip
+        checkpoint_due |= args.checkpoint_frequency > 0 and global_step % args.checkpoint_frequency == 0
 
-    for name, step_limit in FINAL_STEP_LIMITS.items():
-        seeds = FINAL_SEEDS[: args.final_eval_episodes]
-        returns, successes = evaluate(average.module, args, seeds, step_limit, progress=True)
-        result[name] = {"episodes": len(returns), "return_mean": returns.mean(), "return_std": returns.std()}
-        result[name] |= {"success_rate": successes.mean(), "returns": returns.tolist()}
-        print(f"{name}: return {returns.mean():.3f} ± {returns.std():.3f}, success {successes.mean():.1%}, "
-              f"{len(returns)} episodes, {args.total_timesteps} steps, {result['wall_seconds']:.0f} s")  # fmt: skip
-    write_json(run_dir / "result.json", result)
+    write(run_dir / "result.json", final_evaluation(average.module, args, result))
+    if args.save_model:
+        weights = average.module.state_dict()
+        write(run_dir / "model.pt", {"script": Path(__file__).stem, "flags": flags, "agent": weights})
     writer.close()
     return result
 
 
+def evaluate_model(path):
+    """The final evaluation of a saved model, to evaluation.json beside it."""
+    saved = read(path)
+    args = Args(**saved["flags"])
+    torch.set_num_threads(1)
+    env = make_env(args)
+    agent = Agent(env.observation_space.shape[0], env.unwrapped.parameter_sizes, args)
+    agent.load_state_dict(saved["agent"])
+    write(path.with_name("evaluation.json"), final_evaluation(agent, args, {"env_id": args.env_id, "wall_seconds": 0}))
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, interrupt)
     args = tyro.cli(Args)
     check(args)
-    train(args)
+    evaluate_model(args.evaluate) if args.evaluate else train(args)
