@@ -335,10 +335,16 @@ class Agent(nn.Module):
     def exists(self, k):  # which of the m parameters action k has: 0 or 1 (..., m)
         return self.parameter_mask[k] if k.dtype == torch.long else k @ self.parameter_mask
 
-    def act(self, s):
-        """k ~ pi_beta by straight-through Gumbel-Softmax (R, K), as an index (R,) if without gradients; z ~ p_theta."""
-        k = F.gumbel_softmax(self.discrete_policy(s), hard=True)
-        k = k if torch.is_grad_enabled() else k.argmax(dim=1)
+    def act(self, s, given_k):
+        """-> k ~ pi_beta by straight-through Gumbel-Softmax (R, K), as an index (R,) if without gradients; z ~ p_theta.
+
+        given_k (R,): the discrete action to take instead, or -1.
+        """
+        k, given = F.gumbel_softmax(self.discrete_policy(s), hard=True), given_k >= 0
+        if torch.is_grad_enabled():
+            k = torch.where(given[:, None], F.one_hot(given_k.clamp(min=0), k.shape[1]), k)
+        else:
+            k = torch.where(given, given_k, k.argmax(dim=1))
         mean, log_std = self.parameter_distribution(s, k)
         return k, (mean + log_std.exp() * torch.randn_like(mean)).clamp(-1, 1) * self.exists(k)
 
@@ -352,14 +358,14 @@ def roll(agent, s, k, z):
     return states, features
 
 
-def roll_policy(agent, s, H, first=None):
-    """s (R, d) along H actions of pi_beta and p_theta -> H states, H features, k (H, R) or (H, R, K), z (H, R, m).
+def roll_policy(agent, s, given_k):
+    """s (R, d) along L actions of pi_beta and p_theta -> L states, L features, k (L, R) or (L, R, K), z (L, R, m).
 
-    first: a first action (k, z) to take instead of theirs.
+    given_k (L, R): discrete actions to take instead of pi_beta's, -1 where it is to choose.
     """
     states, features, ks, zs = [], [], [], []
-    for _ in range(H):
-        k, z = agent.act(s) if first is None or states else first
+    for k in given_k:
+        k, z = agent.act(s, k)
         states.append(s), ks.append(k), zs.append(z)
         s, h = agent.dynamics(s, k, z)
         features.append(h)
@@ -516,7 +522,9 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
 
 def update_policy(agent, optimizer, s, args):
     """One step of pi_beta and p_theta up the imagined return from s (B, d), the model frozen (section V) -> losses."""
-    states, features, k, z = roll_policy(agent, s, args.policy_horizon)
+    given_k = torch.randint(agent.parameter_mask.shape[0], (args.policy_horizon, len(s)), device=s.device)
+    given_k[:, ::2] = -1  # in the other half p_theta learns the parameters of actions that pi_beta avoids [choice]
+    states, features, k, z = roll_policy(agent, s, given_k)
     value, r_aux = imagined_return(agent, states, features, k, z, args, with_mi=args.mi_weight > 0)
     loss = -(value / agent.reward_scale).mean()
     optimizer.zero_grad()
@@ -561,11 +569,15 @@ def of_action(x, k):  # entries of x (H, E, K, m) for the actions k (H, E, N): (
     return x.gather(2, k.unsqueeze(3).expand(-1, -1, -1, x.shape[3]))
 
 
-def sample_sequences(agent, plan, N, hold_fraction):
-    """N sequences for each of E episodes -> k (H, E, N), z (H, E, N, m)."""
+def sample_actions(plan, N):  # discrete actions of N sequences for each of E episodes: k (H, E, N)
     cdf = plan.probs.cumsum(dim=2)
     u = torch.rand(*cdf.shape[:2], N, device=cdf.device) * cdf[..., -1:]
-    k = torch.searchsorted(cdf, u).clamp(max=cdf.shape[2] - 1)
+    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[2] - 1)
+
+
+def sample_sequences(agent, plan, N, hold_fraction):
+    """N sequences for each of E episodes -> k (H, E, N), z (H, E, N, m)."""
+    k = sample_actions(plan, N)
     z = of_action(plan.mean, k) + of_action(plan.std, k) * torch.randn(*k.shape, plan.std.shape[3], device=k.device)
     z = z.clamp(-1, 1) * agent.exists(k)
     held = int(hold_fraction * N)
@@ -600,13 +612,10 @@ def mppi(agent, s, plan, args, explore):
     with_mi = explore and args.mi_weight > 0
     proposals = int(args.proposal_fraction * args.num_samples)
     best_k, best_z, best_value = s.new_zeros(H, E, 0).long(), s.new_zeros(H, E, 0, m), s.new_zeros(E, 0)
-    if proposals > 0:  # half of them start with an action of the plan [choice]: how good is it if the policies go on?
-        s_first = s.repeat_interleave(proposals, dim=0)
-        first, planned = agent.act(s_first), sample_sequences(agent, plan, proposals, hold_fraction=0)
-        use_plan = torch.arange(len(s_first), device=s.device) % 2 == 0
-        first_k = torch.where(use_plan, planned[0][0].flatten(), first[0])
-        first_z = torch.where(use_plan[:, None], planned[1][0].flatten(0, 1), first[1])
-        states, features, k, z = roll_policy(agent, s_first, H, (first_k, first_z))
+    if proposals > 0:  # in half of them the plan chooses k and only the parameters are the policy's [choice]
+        given_k = sample_actions(plan, proposals)
+        given_k[:, :, ::2] = -1
+        states, features, k, z = roll_policy(agent, s.repeat_interleave(proposals, dim=0), given_k.view(H, -1))
         value, _ = imagined_return(agent, states, features, k, z, args, with_mi)
         best_k, best_z, best_value = k.view(H, E, -1), z.view(H, E, -1, m), value.view(E, -1)
     start = s.repeat_interleave(args.num_samples, dim=0)
@@ -828,12 +837,16 @@ def train(args):
             (s, _), plan = env.reset(), uniform_plan(args.horizon, 1, agent)
             episodic_return, episodic_length = 0.0, 0
 
-        # Act: at random during warm-up and now and then after it [choice], else by planning
+        # Act: at random during warm-up and now and then after it, half of these with p_theta's z [choice], else planned
+        s_now = torch.as_tensor(s, device=device)[None]
         if global_step <= args.learning_starts or torch.rand(()) < args.random_fraction:
             k = torch.randint(K, (1,), device=device)
             z = (torch.rand(1, m, device=device) * 2 - 1) * agent.exists(k)
+            if uses_policy and global_step > args.learning_starts and torch.rand(()) < 0.5:
+                with torch.inference_mode():
+                    _, z = average.module.act(s_now, k)
         else:
-            started, s_now = time.perf_counter(), torch.as_tensor(s, device=device)[None]
+            started = time.perf_counter()
             k, z, plan, elite_value = plan_in_training(average.module, s_now, plan, args, explore=True)
             z = (z + args.parameter_noise * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
             seconds["plan"], num_plans = seconds["plan"] + time.perf_counter() - started, num_plans + 1

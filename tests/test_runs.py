@@ -1,0 +1,93 @@
+"""Interrupted, resumed and saved runs of a script, as a user starts them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+import flexplore_catch_point as flexplore  # noqa: E402
+
+SMALL = ("--total-timesteps 400 --learning-starts 100 --eval-frequency 200 --eval-episodes 2 --final-eval-episodes 4 "
+         "--num-samples 32 --num-elites 4 --batch-size 16 --checkpoint-frequency 50").split()  # fmt: skip
+TIMINGS = {"wall_seconds", "sps", "plan_ms", "update_ms", "evaluation_seconds"}
+
+
+def start(folder, *flags):
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, ROOT / "flexplore_catch_point.py", *SMALL, *flags]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def without_timings(path):
+    result = {name: value for name, value in json.loads(path.read_text()).items() if name not in TIMINGS}
+    result["curve"] = [{k: v for k, v in point.items() if k not in TIMINGS} for point in result["curve"]]
+    return result
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    process = start(folder, "--save-model")
+    assert process.communicate() and process.returncode == 0
+    (run_dir,) = (folder / "runs").iterdir()
+    return run_dir
+
+
+def test_killed_terminated_and_resumed_runs_end_as_if_never_stopped(run, tmp_path):
+    resume = []
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        process, before = start(tmp_path, "--save-model", *resume), time.time()
+        while not any(path.stat().st_mtime > before for path in tmp_path.glob("runs/*/checkpoint.pt")):
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.send_signal(number)
+        out = process.communicate()[0]
+        (run_dir,) = (tmp_path / "runs").iterdir()
+        resume = ["--resume", str(run_dir)]
+    assert process.returncode == 128 + signal.SIGTERM and f"--resume {run_dir}" in out
+    process = start(tmp_path, "--save-model", *resume)
+    assert process.communicate() and process.returncode == 0
+    assert without_timings(run_dir / "result.json") == without_timings(run / "result.json")
+
+
+def test_a_saved_model_repeats_the_final_evaluation(run, tmp_path):
+    process = start(tmp_path, "--evaluate", str(run / "model.pt"))
+    assert process.communicate() and process.returncode == 0
+    evaluation, result = (json.loads((run / name).read_text()) for name in ("evaluation.json", "result.json"))
+    assert evaluation["final"] == result["final"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "pickled", "another script's", "other flags"])
+def test_refuses_a_checkpoint_that_is_not_this_runs(damage, run, tmp_path):
+    checkpoint = tmp_path / "checkpoint.pt"
+    content = torch.load(run / "checkpoint.pt", weights_only=True)
+    flexplore.write(checkpoint, content | {"script": "flexplore_goal"} if damage == "another script's" else content)
+    if damage == "truncated":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-5000])
+    if damage == "pickled":
+        torch.save(Path(), checkpoint)  # an object, which loading it would have to construct
+    flags = ["--gamma", "0.9"] if damage == "other flags" else []
+    process = start(tmp_path, "--save-model", "--resume", str(tmp_path), *flags)
+    error = process.communicate()[1]
+    assert process.returncode == 2 and error.startswith("error: ") and error.count("\n") == 1
+    assert "--gamma" in error if damage == "other flags" else "checkpoint.pt is not a whole" in error
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(monkeypatch, tmp_path):
+    flexplore.write(tmp_path / "checkpoint.pt", {"script": "flexplore_catch_point", "step": 1})
+
+    def full(content, file):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError):
+        flexplore.write(tmp_path / "checkpoint.pt", {"step": 2})
+    assert flexplore.read(tmp_path / "checkpoint.pt")["step"] == 1
