@@ -94,7 +94,7 @@ class Args:
     """replayed segments per update"""
     gamma: float = 0.99
     """the discount factor"""
-    horizon: int = 2
+    horizon: int = 3
     """H: steps that the model is trained and planned over"""
     flexibility: float = 0.3
     """lambda: weight of the Wasserstein loss against the squared error of the dynamics; 0 is DLPA's loss"""
@@ -761,7 +761,7 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
     return Plan(torch.lerp(probs, plan.probs, momentum), mean, std)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # torch.compile takes no inference_mode on a GPU
 def mppi(agent, s, plan, args, explore):
     """Plan from states s (E, d), starting at `plan` -> k (E,), z (E, m), the refitted plan, mean value of the elites.
 
@@ -1003,7 +1003,7 @@ def train(args):
             k = torch.randint(K, (1,), device=device)
             z = (torch.rand(1, m, device=device) * 2 - 1) * agent.exists(k)
             if uses_policy and global_step > args.learning_starts and torch.rand(()) < 0.5:
-                with torch.inference_mode():
+                with torch.no_grad():
                     _, z = average.module.act(s_now, k)
         else:
             started = time.perf_counter()

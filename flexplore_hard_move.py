@@ -79,7 +79,7 @@ class Args:
     """environment steps of the run; 5,000, 10,000, 20,000 or 40,000 for n = 4, 6, 8 or 10 unless given"""
     learning_starts: int = 300
     """steps of uniformly random play before learning and planning start"""
-    random_fraction: float = 0.1
+    random_fraction: float = 0.2
     """share of later steps that are uniformly random too; 0 is the paper"""
     parameter_noise: float = 0.0
     """standard deviation of the noise on the parameters of planned actions, in training only; 0 is the paper"""
@@ -601,7 +601,7 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
     return Plan(torch.lerp(probs, plan.probs, momentum), mean, std)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # torch.compile takes no inference_mode on a GPU
 def mppi(agent, s, plan, args, explore):
     """Plan from states s (E, d), starting at `plan` -> k (E,), z (E, m), the refitted plan, mean value of the elites.
 
@@ -843,7 +843,7 @@ def train(args):
             k = torch.randint(K, (1,), device=device)
             z = (torch.rand(1, m, device=device) * 2 - 1) * agent.exists(k)
             if uses_policy and global_step > args.learning_starts and torch.rand(()) < 0.5:
-                with torch.inference_mode():
+                with torch.no_grad():
                     _, z = average.module.act(s_now, k)
         else:
             started = time.perf_counter()
