@@ -88,6 +88,8 @@ class Args:
     """width of the two hidden layers of every network"""
     learning_rate: float = 1e-3
     """learning rate of the Adam optimizers"""
+    anneal_lr: bool = True
+    """whether the learning rate falls linearly to 0 over the second half of the run"""
     weight_averaging: float = 0.98
     """decay per step of the moving average of all weights, which acts and is evaluated; 0 is the paper"""
     updates_per_step: int = 6
@@ -871,7 +873,8 @@ def train(args):
     K, m = len(parameter_sizes), max(parameter_sizes)
     agent = Agent(d, parameter_sizes, args).to(device)
     average = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(args.weight_averaging))  # what acts [choice]
-    adam = partial(torch.optim.Adam, lr=args.learning_rate, fused=True)
+    # the learning rate is a tensor, so that torch.compile need not compile again when it changes
+    adam = partial(torch.optim.Adam, lr=torch.tensor(args.learning_rate, device=device), fused=True)
     optimizers = {
         "model": adam([*agent.dynamics.parameters(), *agent.outcome.parameters()]),
         "discriminator": adam(agent.discriminator.parameters(), maximize=True),
@@ -957,6 +960,10 @@ def train(args):
         if global_step > args.learning_starts and replay.train:
             started = time.perf_counter()
             T = {"after": args.smoothing_start * args.total_timesteps, "never": math.inf, "always": 0}[args.smoothing]
+            if args.anneal_lr:
+                for optimizer in optimizers.values():
+                    lr = args.learning_rate * min(1, 2 - 2 * global_step / args.total_timesteps)
+                    optimizer.param_groups[0]["lr"].fill_(lr)
             for _ in range(args.updates_per_step):
                 tau = replay.sample(args.batch_size)
                 losses = learn_model(agent, optimizers, tau, args, smooth=global_step > T, diagnose=log_now)
