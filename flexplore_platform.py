@@ -80,7 +80,9 @@ class Args:
     learning_starts: int = 100
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.2
-    """share of later steps that are uniformly random too; 0 is the paper"""
+    """share of later steps that take a uniformly random k, and a z as the next flag says; 0 is the paper"""
+    policy_parameters: float = 0.0
+    """share of these steps that draw z from p_theta, and not uniformly as well"""
     parameter_noise: float = 0.3
     """standard deviation of the noise on the parameters of planned actions, in training only; 0 is the paper"""
     # Model
@@ -770,7 +772,7 @@ def check(args):
          "horizon policy_horizon policy_frequency num_samples num_elites num_iterations eval_frequency eval_episodes "
          "final_eval_episodes"),
         ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility weight_averaging parameter_noise "
-         "smoothing_start random_fraction proposal_fraction uniform_mix hold_fraction"),
+         "smoothing_start random_fraction policy_parameters proposal_fraction uniform_mix hold_fraction"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
         ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight seed checkpoint_frequency"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
@@ -923,12 +925,12 @@ def train(args):
             (s, _), plan = env.reset(), uniform_plan(args.horizon, 1, agent)
             episodic_return, episodic_length = 0.0, 0
 
-        # Act: at random during warm-up and now and then after it, half of these with p_theta's z [choice], else planned
+        # Act: at random during warm-up and now and then after it, some of these with p_theta's z [choice], else planned
         s_now = torch.as_tensor(s, device=device)[None]
         if global_step <= args.learning_starts or torch.rand(()) < args.random_fraction:
             k = torch.randint(K, (1,), device=device)
             z = (torch.rand(1, m, device=device) * 2 - 1) * agent.exists(k)
-            if uses_policy and global_step > args.learning_starts and torch.rand(()) < 0.5:
+            if uses_policy and global_step > args.learning_starts and torch.rand(()) < args.policy_parameters:
                 with torch.no_grad():
                     _, z = average.module.act(s_now, k)
         else:
