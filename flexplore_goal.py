@@ -49,7 +49,7 @@ class Args:
     seed: int = 1
     """seed of everything random in training; evaluation episodes have fixed seeds of their own"""
     torch_deterministic: bool = True
-    """whether PyTorch may use deterministic algorithms only"""
+    """use deterministic algorithms wherever PyTorch has them"""
     cuda: bool = False
     """train on a GPU"""
     compile: bool = False
@@ -522,20 +522,6 @@ def roll(agent, s, k, z):
     return states, features
 
 
-def roll_policy(agent, s, given_k):
-    """s (R, d) along L actions of pi_beta and p_theta -> L states, L features, k (L, R) or (L, R, K), z (L, R, m).
-
-    given_k (L, R): discrete actions to take instead of pi_beta's, -1 where it is to choose.
-    """
-    states, features, ks, zs = [], [], [], []
-    for k in given_k:
-        k, z = agent.act(s, k)
-        states.append(s), ks.append(k), zs.append(z)
-        s, h = agent.dynamics(s, k, z)
-        features.append(h)
-    return states, features, torch.stack(ks), torch.stack(zs)
-
-
 def mi_reward(agent, s, k, z, h, clip=3.0):
     """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
 
@@ -549,23 +535,29 @@ def mi_reward(agent, s, k, z, h, clip=3.0):
     return log_T.clamp(-clip, clip) - log_p.clamp(-clip, clip)
 
 
-def imagined_return(agent, states, features, k, z, args, with_mi):
-    """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over H imagined steps -> (R,), r_aux (H R,) or None.
+def imagined_return(agent, s, k, z, args, with_mi):
+    """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over L imagined steps from s (R, d) -> (R,), k, z, r_aux.
 
-    states, features: H tensors (R, ...), features only for r_aux; k (H, R, ...), z (H, R, m).
-    [choice] eta is in units of the typical reward. The running mean of r_aux is taken off: it would be a constant
-    bonus for staying alive.
+    k (L, R), z (L, R, m). Where z is None pi_beta and p_theta act, k saying what to take instead of pi_beta's, or -1.
+    Returned are the actions k (L R) or (L R, K), z (L R, m) and, if with_mi, r_aux (L R). [choice] eta is in units of
+    the typical reward. The running mean of r_aux is taken off: it would be a constant bonus for staying alive.
     """
-    s, k, z = torch.cat(states), k.flatten(0, 1), z.flatten(0, 1)
-    (r, c), r_aux = agent.reward_and_continuation(s, k, z), None
+    L, states, features, ks, zs, r_aux = len(k), [], [], [], [], None
+    for i in range(L):
+        k_i, z_i = agent.act(s, k[i]) if z is None else (k[i], z[i])
+        states.append(s), ks.append(k_i), zs.append(z_i)
+        if with_mi or i + 1 < L:  # without r_aux the last transition is not needed
+            s, h = agent.dynamics(s, k_i, z_i)
+            features.append(h)
+    s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)
+    r, c = agent.reward_and_continuation(s, k, z)
     if with_mi:
         r_aux = mi_reward(agent, s, k, z, torch.cat(features))
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
-    r = agent.reward_scale * r
     value, weight = 0.0, 1.0
-    for r_i, c_i in zip(r.chunk(len(states)), c.chunk(len(states))):
+    for r_i, c_i in zip((agent.reward_scale * r).chunk(L), c.chunk(L)):
         value, weight = value + weight * r_i, weight * args.gamma * c_i
-    return value, r_aux
+    return value, k, z, r_aux
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
@@ -688,8 +680,7 @@ def update_policy(agent, optimizer, s, args):
     """One step of pi_beta and p_theta up the imagined return from s (B, d), the model frozen (section V) -> losses."""
     given_k = torch.randint(agent.parameter_mask.shape[0], (args.policy_horizon, len(s)), device=s.device)
     given_k[:, ::2] = -1  # in the other half p_theta learns the parameters of actions that pi_beta avoids [choice]
-    states, features, k, z = roll_policy(agent, s, given_k)
-    value, r_aux = imagined_return(agent, states, features, k, z, args, with_mi=args.mi_weight > 0)
+    value, _, _, r_aux = imagined_return(agent, s, given_k, None, args, with_mi=args.mi_weight > 0)
     loss = -(value / agent.reward_scale).mean()
     optimizer.zero_grad()
     loss.backward(inputs=optimizer.param_groups[0]["params"])
@@ -779,17 +770,14 @@ def mppi(agent, s, plan, args, explore):
     if proposals > 0:  # in half of them the plan chooses k and only the parameters are the policy's [choice]
         given_k = sample_actions(plan, proposals)
         given_k[:, :, ::2] = -1
-        states, features, k, z = roll_policy(agent, s.repeat_interleave(proposals, dim=0), given_k.view(H, -1))
-        value, _ = imagined_return(agent, states, features, k, z, args, with_mi)
+        start = s.repeat_interleave(proposals, dim=0)
+        value, k, z, _ = imagined_return(agent, start, given_k.view(H, -1), None, args, with_mi)
         best_k, best_z, best_value = k.view(H, E, -1), z.view(H, E, -1, m), value.view(E, -1)
     start = s.repeat_interleave(args.num_samples, dim=0)
-    steps = H if with_mi else H - 1  # without r_aux the last transition is not needed
     for iteration in range(args.num_iterations):
         hold_fraction = args.hold_fraction if iteration + 1 < args.num_iterations else 0.0
         k, z = sample_sequences(agent, plan, args.num_samples, hold_fraction)
-        rows_k, rows_z = k.view(H, -1), z.view(H, -1, m)
-        states, features = roll(agent, start, rows_k[:steps], rows_z[:steps])
-        value, _ = imagined_return(agent, states[:H], features, rows_k, rows_z, args, with_mi)
+        value, *_ = imagined_return(agent, start, k.view(H, -1), z.view(H, -1, m), args, with_mi)
         # the n best of the new sequences, the proposals and the elites so far [choice], best first
         best_value, elites = torch.cat([value.view(E, -1), best_value], dim=1).topk(args.num_elites, dim=1)
         best_k = torch.cat([k, best_k], dim=2).gather(2, elites.expand(H, -1, -1))
@@ -798,7 +786,7 @@ def mppi(agent, s, plan, args, explore):
         plan = refit(plan, best_k, best_z, weight)
     episodes = torch.arange(E, device=s.device)
     if explore:
-        elite = torch.multinomial(weight, 1).squeeze(1)
+        elite = torch.multinomial(weight.nan_to_num(1.0), 1).squeeze(1)  # train() stops at a NaN, by name
         k, z = best_k[0, episodes, elite], best_z[0, episodes, elite]
     else:
         k = plan.probs[0].argmax(dim=1)
@@ -854,7 +842,6 @@ def check(args):
         ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight seed checkpoint_frequency"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
-        ("even", lambda x: x % 2 == 0, "hidden_size"),
         ("left out, as PyTorch finds no CUDA device", lambda x: not x or torch.cuda.is_available(), "cuda"),
         ("left out without wandb (pip install wandb)", lambda x: not x or find_spec("wandb"), "track"),
         ("left out without moviepy (pip install moviepy)", lambda x: not x or find_spec("moviepy"), "capture_video"),
@@ -912,7 +899,7 @@ def final_evaluation(agent, args, result):
     return result
 
 
-interrupted = []  # by these signals: the episode is finished, a checkpoint written, and the program ends
+interrupted = []  # signals received; the episode is then finished, a checkpoint written, and the program ends
 
 
 def interrupt(number, _):
@@ -929,7 +916,9 @@ def train(args):
     if args.resume:
         run_dir = args.resume.parent if args.resume.is_file() else args.resume
         checkpoint = read(run_dir / "checkpoint.pt", device)
-        other = [f"--{name.replace('_', '-')}" for name in flags if checkpoint["flags"].get(name) != flags[name]]
+        free = "track capture_video save_model checkpoint_frequency".split()  # change no number
+        names = [name for name in flags if name not in free and checkpoint["flags"].get(name) != flags[name]]
+        other = [f"--{name.replace('_', '-')}" for name in names]
         if other:
             refuse(f"--resume: {run_dir} was started with another {', '.join(other)}")
         first_step = checkpoint["step"] + 1
@@ -975,30 +964,36 @@ def train(args):
         torch.set_rng_state(checkpoint["random"].cpu())
         if args.cuda:
             torch.cuda.set_rng_state(checkpoint["cuda_random"].cpu())
-    episode, start_time, checkpoint_due = replay.episode.max().item() + 1, time.perf_counter() - seconds["total"], False
+    episode, start_time = checkpoint["episode"] if checkpoint else 0, time.perf_counter() - seconds["total"]
+    checkpoint_due = False
     terminated, truncated = True, False  # so that the first step begins an episode
 
     def log(scalars):
         for tag, value in scalars.items():
             writer.add_scalar(tag, value, global_step)
 
+    def save_checkpoint(step):
+        """Between episodes, when the state of the environment is no more than its random generator's."""
+        seconds["total"] = time.perf_counter() - start_time
+        write(run_dir / "checkpoint.pt", {
+            "script": Path(__file__).stem, "flags": flags, "step": step, "episode": episode, "seconds": seconds,
+            "learning": {name: part.state_dict() for name, part in learning.items()}, "num_plans": num_plans,
+            "replay": vars(replay), "result": json.dumps(result), "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state() if args.cuda else None,
+            "env_random": env.unwrapped.np_random.bit_generator.state,
+        })  # fmt: skip
+        if interrupted:
+            print(f"interrupted after step {step}; go on with the same flags and --resume {run_dir}")
+            sys.exit(128 + interrupted[0])
+
     steps = range(first_step, args.total_timesteps + 1)
     progress = tqdm(steps, desc=run_dir.name, unit="step", initial=first_step - 1, total=args.total_timesteps)
     for global_step in progress:
         log_now = global_step % 100 == 0
-        if terminated or truncated:  # between episodes the environment is no more than its generator
+        if terminated or truncated:
             if checkpoint_due or interrupted:
-                seconds["total"], checkpoint_due = time.perf_counter() - start_time, False
-                write(run_dir / "checkpoint.pt", {
-                    "script": Path(__file__).stem, "flags": flags, "step": global_step - 1, "seconds": seconds,
-                    "learning": {name: part.state_dict() for name, part in learning.items()}, "num_plans": num_plans,
-                    "replay": vars(replay), "result": json.dumps(result), "random": torch.get_rng_state(),
-                    "cuda_random": torch.cuda.get_rng_state() if args.cuda else None,
-                    "env_random": env.unwrapped.np_random.bit_generator.state,
-                })  # fmt: skip
-            if interrupted:
-                print(f"interrupted after step {global_step - 1}; go on with the same flags and --resume {run_dir}")
-                sys.exit(128 + interrupted[0])
+                save_checkpoint(global_step - 1)
+                checkpoint_due = False
             (s, _), plan = env.reset(), uniform_plan(args.horizon, 1, agent)
             episodic_return, episodic_length = 0.0, 0
 
@@ -1014,18 +1009,18 @@ def train(args):
             started = time.perf_counter()
             k, z, plan, elite_value = plan_in_training(average.module, s_now, plan, args, explore=True)
             z = (z + args.parameter_noise * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
+            stop_unless_finite(global_step, run_dir, {"the value of the elites": elite_value, "the action": z})
             seconds["plan"], num_plans = seconds["plan"] + time.perf_counter() - started, num_plans + 1
             if log_now:
                 entropy = torch.distributions.Categorical(plan.probs[0]).entropy()
                 log({"planner/elite_value": elite_value, "planner/elite_entropy": entropy})
         plan = shift(plan, args.uniform_mix)
         k, z = k.item(), z[0].cpu()
-        stop_unless_finite(global_step, run_dir, {"the action": z})
         s_next, r, terminated, truncated, _ = env.step((k, z.numpy()))
         stop_unless_finite(global_step, run_dir, {"the observation": s_next, "the reward": r})
 
         # Remember, but not the step on which a time limit falls: the state has no clock to explain it [choice]
-        if not truncated:
+        if terminated or not truncated:
             replay.add(s, k, z, r, terminated, s_next, episode)
         s, episodic_return, episodic_length = s_next, episodic_return + r, episodic_length + 1
         if terminated or truncated:
@@ -1040,16 +1035,17 @@ def train(args):
             started = time.perf_counter()
             T = {"after": args.smoothing_start * args.total_timesteps, "never": math.inf, "always": 0}[args.smoothing]
             if args.anneal_lr:
+                lr = args.learning_rate * min(1, 2 - 2 * global_step / args.total_timesteps)
                 for optimizer in optimizers.values():
-                    lr = args.learning_rate * min(1, 2 - 2 * global_step / args.total_timesteps)
                     optimizer.param_groups[0]["lr"].fill_(lr)
             for _ in range(args.updates_per_step):
                 tau = replay.sample(args.batch_size)
                 losses = learn_model(agent, optimizers, tau, args, smooth=global_step > T, diagnose=log_now)
+                losses = {name: loss.item() for name, loss in losses.items()}
             if uses_policy and global_step % args.policy_frequency == 0:
-                losses |= learn_policy(agent, optimizers["policy"], tau.s[0], args)
+                policy_losses = learn_policy(agent, optimizers["policy"], tau.s[0], args)
+                losses |= {name: loss.item() for name, loss in policy_losses.items()}
             average.update_parameters(agent)
-            losses = {name: loss.item() for name, loss in losses.items()}
             seconds["update"] += time.perf_counter() - started
             stop_unless_finite(global_step, run_dir, losses)
             if log_now:
@@ -1081,6 +1077,11 @@ def train(args):
                            f"{successes.mean():.1%} ({args.eval_episodes} greedy episodes)")  # fmt: skip
         checkpoint_due |= args.checkpoint_frequency > 0 and global_step % args.checkpoint_frequency == 0
 
+    if args.checkpoint_frequency > 0 or interrupted:
+        save_checkpoint(args.total_timesteps)  # from which only the final evaluation is left to do
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is interrupt:  # nothing is left to lose
+            signal.signal(number, signal.SIG_DFL)
     write(run_dir / "result.json", final_evaluation(average.module, args, result))
     if args.save_model:
         weights = average.module.state_dict()
@@ -1094,14 +1095,17 @@ def evaluate_model(path):
     saved = read(path)
     args = Args(**saved["flags"])
     torch.set_num_threads(1)
-    env = make_env(args)
-    agent = Agent(env.observation_space.shape[0], env.unwrapped.parameter_sizes, args)
+    env, device = make_env(args), torch.device("cuda" if args.cuda else "cpu")
+    agent = Agent(env.observation_space.shape[0], env.unwrapped.parameter_sizes, args).to(device)
     agent.load_state_dict(saved["agent"])
     write(path.with_name("evaluation.json"), final_evaluation(agent, args, {"env_id": args.env_id, "wall_seconds": 0}))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, interrupt)
     args = tyro.cli(Args)
     check(args)
-    evaluate_model(args.evaluate) if args.evaluate else train(args)
+    if args.evaluate:
+        evaluate_model(args.evaluate)
+    else:
+        signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, interrupt)
+        train(args)
