@@ -490,15 +490,16 @@ def outcome_losses(agent, tau, states, weight):
 
 
 def smoothing_loss(reward, s, epsilon):
-    """L_smt = (R(s) - R(s~))^2 with s' ~ N(s, epsilon^2 I), s~ = s' + epsilon sign grad (R(s) - R(s'))^2 (section IV).
+    """L_smt = (R(s) - R(s~))^2, s~ = s' + epsilon sign grad (R(s) - R(s'))^2 at s' ~ N(s, epsilon^2 I) (section IV).
 
-    reward: states (R, d) -> (R,); epsilon (d,) -> L_smt, and the local Lipschitz constant of R (Eq. 26).
+    s' is s with noise here, s_noisy, not the next state. reward: states (R, d) -> (R,); epsilon (d,) -> L_smt,
+    and the local Lipschitz constant of R (Eq. 26).
     """
     with torch.no_grad():
         target = reward(s)
-    s_prime = (s + epsilon * torch.randn_like(s)).requires_grad_()
-    (gradient,) = torch.autograd.grad((target - reward(s_prime)).square().sum(), s_prime)
-    s_tilde = (s_prime + epsilon * gradient.sign()).detach()
+    s_noisy = (s + epsilon * torch.randn_like(s)).requires_grad_()
+    (gradient,) = torch.autograd.grad((target - reward(s_noisy)).square().sum(), s_noisy)
+    s_tilde = (s_noisy + epsilon * gradient.sign()).detach()
     difference = target - reward(s_tilde)
     return difference.square().mean(), (difference.abs() / (s_tilde - s).norm(dim=1)).mean().detach()
 
@@ -877,14 +878,15 @@ def train(args):
         # Learn
         if global_step > args.learning_starts and replay.train:
             started = time.perf_counter()
-            T = {"after": args.smoothing_start * args.total_timesteps, "never": math.inf, "always": 0}[args.smoothing]
+            after = args.smoothing_start * args.total_timesteps  # T of section IV
+            smooth = args.smoothing == "always" or args.smoothing == "after" and global_step > after
             if args.anneal_lr:
                 lr = args.learning_rate * min(1, 2 - 2 * global_step / args.total_timesteps)
                 for optimizer in optimizers.values():
                     optimizer.param_groups[0]["lr"].fill_(lr)
             for _ in range(args.updates_per_step):
                 tau = replay.sample(args.batch_size)
-                losses = learn_model(agent, optimizers, tau, args, smooth=global_step > T, diagnose=log_now)
+                losses = learn_model(agent, optimizers, tau, args, smooth=smooth, diagnose=log_now)
                 losses = {name: loss.item() for name, loss in losses.items()}
             if uses_policy and global_step % args.policy_frequency == 0:
                 policy_losses = learn_policy(agent, optimizers["policy"], tau.s[0], args)

@@ -183,8 +183,8 @@ class GoalEnv(gym.Env):
     Half pitch of 20 x 30 m, x in [0, 20], y in [-15, 15], goal mouth on x = 20 with |y| <= 7.01. Velocities are
     metres per substep; a step runs substeps until the ball rests in reach (kick-to) or the episode ends (shots).
 
-    Action (k, z): 0 kick-to(x, y), 1 and 2 shoot(y on the goal line); z are unit parameters, scaled to the ranges
-    [0, 40] x [-15, 15] m and [-7.01, 7.01] m and then clipped.
+    Action (k, z): 0 kick-to(p, p), whose second parameter is ignored, 1 and 2 shoot(y on the goal line); z are unit
+    parameters, scaled to p in [0, 40] m and y in [-7.01, 7.01] m and then clipped.
     Observation (17, float32), scaled to about [-1, 1] but not clipped:
         0-4 player x, y, vx, vy, orientation; 5-9 the same of the keeper; 10-13 ball x, y, vx, vy;
         14-15 unit vector from keeper to ball; 16 y where the line from keeper through ball meets the goal line.
@@ -646,15 +646,16 @@ def outcome_losses(agent, tau, states, weight):
 
 
 def smoothing_loss(reward, s, epsilon):
-    """L_smt = (R(s) - R(s~))^2 with s' ~ N(s, epsilon^2 I), s~ = s' + epsilon sign grad (R(s) - R(s'))^2 (section IV).
+    """L_smt = (R(s) - R(s~))^2, s~ = s' + epsilon sign grad (R(s) - R(s'))^2 at s' ~ N(s, epsilon^2 I) (section IV).
 
-    reward: states (R, d) -> (R,); epsilon (d,) -> L_smt, and the local Lipschitz constant of R (Eq. 26).
+    s' is s with noise here, s_noisy, not the next state. reward: states (R, d) -> (R,); epsilon (d,) -> L_smt,
+    and the local Lipschitz constant of R (Eq. 26).
     """
     with torch.no_grad():
         target = reward(s)
-    s_prime = (s + epsilon * torch.randn_like(s)).requires_grad_()
-    (gradient,) = torch.autograd.grad((target - reward(s_prime)).square().sum(), s_prime)
-    s_tilde = (s_prime + epsilon * gradient.sign()).detach()
+    s_noisy = (s + epsilon * torch.randn_like(s)).requires_grad_()
+    (gradient,) = torch.autograd.grad((target - reward(s_noisy)).square().sum(), s_noisy)
+    s_tilde = (s_noisy + epsilon * gradient.sign()).detach()
     difference = target - reward(s_tilde)
     return difference.square().mean(), (difference.abs() / (s_tilde - s).norm(dim=1)).mean().detach()
 
@@ -1033,14 +1034,15 @@ def train(args):
         # Learn
         if global_step > args.learning_starts and replay.train:
             started = time.perf_counter()
-            T = {"after": args.smoothing_start * args.total_timesteps, "never": math.inf, "always": 0}[args.smoothing]
+            after = args.smoothing_start * args.total_timesteps  # T of section IV
+            smooth = args.smoothing == "always" or args.smoothing == "after" and global_step > after
             if args.anneal_lr:
                 lr = args.learning_rate * min(1, 2 - 2 * global_step / args.total_timesteps)
                 for optimizer in optimizers.values():
                     optimizer.param_groups[0]["lr"].fill_(lr)
             for _ in range(args.updates_per_step):
                 tau = replay.sample(args.batch_size)
-                losses = learn_model(agent, optimizers, tau, args, smooth=global_step > T, diagnose=log_now)
+                losses = learn_model(agent, optimizers, tau, args, smooth=smooth, diagnose=log_now)
                 losses = {name: loss.item() for name, loss in losses.items()}
             if uses_policy and global_step % args.policy_frequency == 0:
                 policy_losses = learn_policy(agent, optimizers["policy"], tau.s[0], args)
