@@ -59,6 +59,24 @@ def table(experiment):
     return "\n".join(lines)
 
 
+def speed():
+    """A Markdown table of speed.json, which benchmark/speed.py writes."""
+    result = json.loads((RESULTS / "speed.json").read_text())
+    columns = "plan update policy environment".split()
+    header = "| ms per plan | ms per update of the model | of the policies | ms per environment step | steps / s | "
+    lines = ["| " + header + "times DLPA's code | rate of a plan, of an update |", "|---" * 8 + "|"]
+    for name, row in result.items():
+        if not isinstance(row, dict) or "ms" not in row:
+            continue
+        peer = result.get(f"{name.split(',')[0]}, DLPA's code", {}).get(f"ratio of {name}")
+        cells = [name.replace("_", " ").capitalize().replace("dlpa", "DLPA")]
+        cells += [f"{row['ms'][x]:.1f}" if x in row["ms"] else "" for x in columns]
+        cells += [f"{row['steps_per_second']:.1f}", f"{peer:.1f}" if peer else ""]
+        cells += [", ".join(f"{row[x]['ratio']:.0%}" for x in ("plan", "update")) if "plan" in row else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def minutes_to(experiment, task, threshold):
     """A sentence: wall-clock of each run until two consecutive evaluations are above `threshold`."""
     lines = []
@@ -106,7 +124,7 @@ if __name__ == "__main__":
     path = ROOT / "README.md"
     text = path.read_text()
     for experiment in re.findall(r"<!-- begin (\w+) -->", text):
-        generated = table(experiment)
+        generated = speed() if experiment == "speed" else table(experiment)
         if load(experiment, "platform", "flexplore"):
             generated += "\n\nPlatform: " + minutes_to(experiment, "platform", 0.98)
         begin, end = f"<!-- begin {experiment} -->", f"<!-- end {experiment} -->"
