@@ -53,7 +53,7 @@ class Args:
     cuda: bool = False
     """train on a GPU"""
     compile: bool = False
-    """compile planning and updates with torch.compile (about two minutes at the start), as CUDA graphs on a GPU"""
+    """compile planning and updates with torch.compile (one to two minutes at the start), as CUDA graphs on a GPU"""
     track: bool = False
     """log to Weights & Biases as well (needs `pip install wandb`)"""
     wandb_project_name: str = "flexplore-baselines"
