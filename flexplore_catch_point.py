@@ -80,7 +80,7 @@ class Args:
     random_fraction: float = 0.1
     """share of later steps that take a uniformly random k, and a z as the next flag says; 0 is the paper"""
     policy_parameters: float = 0.5
-    """share of these steps that draw z from p_theta, and not uniformly as well"""
+    """share of these steps that draw z from p_theta; the others draw it uniformly"""
     parameter_noise: float = 0.0
     """standard deviation of the noise on the parameters of planned actions, in training only; 0 is the paper"""
     # Model
@@ -727,6 +727,7 @@ def read(path, device="cpu"):
 
 
 def stop_unless_finite(step, run_dir, quantities):
+    """End the program, naming the step and the quantity, if one of {name: numbers} is NaN or infinite."""
     for name, value in quantities.items():
         if not torch.as_tensor(value).isfinite().all():
             sys.exit(f"step {step}: {name} is {value}; try a smaller --learning-rate ({run_dir} has what was computed)")
