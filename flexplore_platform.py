@@ -75,6 +75,8 @@ class Args:
     """the environment"""
     env_source: Literal["inline", "gym-platform"] = "inline"
     """the environment of this file, or the original package (README: "The original gym-platform")"""
+    clock: bool = False
+    """whether observations tell the time, so that the time limit is learned like any other end of an episode"""
     total_timesteps: int = 2500
     """environment steps of the run"""
     learning_starts: int = 100
@@ -88,10 +90,14 @@ class Args:
     # Model
     hidden_size: int = 64
     """width of the two hidden layers of every network"""
+    activation: Literal["relu", "gelu"] = "relu"
+    """activation of T_phi, R_psi and C_omega, and p_theta"""
     learning_rate: float = 1e-3
     """learning rate of the Adam optimizers"""
     anneal_lr: bool = True
     """whether the learning rate falls linearly to 0 over the second half of the run"""
+    weight_decay: float = 0.0
+    """weight decay of the model's networks, per step in units of the learning rate; 0 is the paper"""
     weight_averaging: float = 0.98
     """decay per step of the moving average of all weights, which acts and is evaluated; 0 is the paper"""
     updates_per_step: int = 6
@@ -101,7 +107,9 @@ class Args:
     gamma: float = 0.99
     """the discount factor"""
     horizon: int = 8
-    """H: steps that the model is trained and planned over"""
+    """H: steps that are planned"""
+    model_horizon: int = 8
+    """steps that the model is rolled over to learn it; H is the paper"""
     flexibility: float = 0.3
     """lambda: weight of the Wasserstein loss against the squared error of the dynamics; 0 is DLPA's loss"""
     discriminator: Literal["conditional", "marginal"] = "conditional"
@@ -335,8 +343,9 @@ def make_env(args, step_limit=None, render_mode=None):
 class HybridMLP(nn.Module):
     """(s (R, d), k, z (R, m)) -> (R, out_features); k is an index (R,), or a one-hot (R, K) that carries gradients."""
 
-    def __init__(self, d, K, m, hidden_size, out_features):
+    def __init__(self, d, K, m, out_features, args):
         super().__init__()
+        self.activation, hidden_size = getattr(F, args.activation), args.hidden_size
         self.first = nn.Linear(d + m, hidden_size, bias=False)
         self.first_of_k = nn.Embedding(K, hidden_size)  # the columns of the first layer for a one-hot k, with its bias
         nn.init.uniform_(self.first_of_k.weight, -((d + m) ** -0.5), (d + m) ** -0.5)
@@ -345,7 +354,8 @@ class HybridMLP(nn.Module):
 
     def features(self, s, k, z):
         h = self.first_of_k(k) if k.dtype == torch.long else k @ self.first_of_k.weight
-        return self.second(h.addmm_(torch.cat([s, z], dim=1), self.first.weight.T).relu_()).relu_()
+        h = self.activation(torch.addmm(h, torch.cat([s, z], dim=1), self.first.weight.T))
+        return self.activation(self.second(h))
 
     def forward(self, s, k, z):
         return self.out(self.features(s, k, z))
@@ -354,9 +364,9 @@ class HybridMLP(nn.Module):
 class Dynamics(HybridMLP):
     """T_phi(s'|s,k,z): a diagonal Gaussian with mean s + scale * network and std scale * exp(log_std)."""
 
-    def __init__(self, d, K, m, hidden_size):
-        super().__init__(d, K, m, hidden_size, d)
-        self.log_std_out = nn.Linear(hidden_size, d)
+    def __init__(self, d, K, m, args):
+        super().__init__(d, K, m, d, args)
+        self.log_std_out = nn.Linear(args.hidden_size, d)
         self.register_buffer("scale", torch.ones(d))  # running RMS of the one-step change of each state dimension
 
     def forward(self, s, k, z):  # -> mean of s' (R, d), hidden features (R, hidden_size)
@@ -395,12 +405,12 @@ class Agent(nn.Module):
     def __init__(self, d, parameter_sizes, args):
         super().__init__()
         K, m, hidden = len(parameter_sizes), max(parameter_sizes), args.hidden_size
-        self.dynamics = Dynamics(d, K, m, hidden)
-        self.outcome = HybridMLP(d, K, m, hidden, 3)  # the two outputs of R_psi and the logit of C_omega [choice]
+        self.dynamics = Dynamics(d, K, m, args)
+        self.outcome = HybridMLP(d, K, m, 3, args)  # the two outputs of R_psi and the logit of C_omega [choice]
         self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
         layers = nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, K)
         self.discrete_policy = nn.Sequential(*layers)  # pi_beta(k|s)
-        self.parameter_policy = HybridMLP(d, K, 0, hidden, m + 1)  # p_theta(z|s,k)
+        self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
         self.register_buffer("reward_scale", torch.ones(()))  # running RMS of the reward
         self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
@@ -498,7 +508,6 @@ class Replay:
         self.k, self.z = torch.zeros(size, dtype=torch.long, device=device), torch.zeros(size, m, device=device)
         self.r, self.terminated = torch.zeros(2, size, device=device)
         self.episode = torch.full((size,), -1, device=device)
-        self.steps = torch.arange(horizon, device=device)[:, None]
         self.train, self.held_out, self.size = [], [], 0  # indices of transitions, and their number
 
     def add(self, s, k, z, r, terminated, s_next, episode):
@@ -513,12 +522,12 @@ class Replay:
         change = ((self.s_next - self.s)[: self.size] * on).square().sum(dim=0) / on.sum().clamp(min=1)
         return change.sqrt().clamp(min=1e-2), self.r[: self.size].square().mean().sqrt().clamp(min=1e-3)
 
-    def sample(self, batch_size):
-        return self.segment([self.train[j] for j in torch.randint(len(self.train), (batch_size,)).tolist()])
+    def sample(self, batch_size, H):
+        return self.segment([self.train[j] for j in torch.randint(len(self.train), (batch_size,)).tolist()], H)
 
-    def segment(self, starts):
+    def segment(self, starts, H):
         start = torch.tensor(starts, dtype=torch.long, device=self.k.device)
-        i = start + self.steps
+        i = start + torch.arange(H, device=start.device)[:, None]
         w = (self.episode[i] == self.episode[start]).float()
         return Segment(self.s[i], self.k[i], self.z[i], self.r[i], self.terminated[i], self.s_next[i], w)
 
@@ -616,9 +625,9 @@ def update_policy(agent, optimizer, s, args):
 
 
 @torch.no_grad()
-def consistency_error(agent, replay):
+def consistency_error(agent, args, replay):
     """Open-loop error at depth 1 ... H, RMS in units of scale; None where no held-out episode is as long."""
-    tau = replay.segment(replay.held_out)
+    tau = replay.segment(replay.held_out, args.horizon)
     states, _ = roll(agent, tau.s[0], tau.k, tau.z)
     error = (torch.stack(states[1:]) - tau.s_next) / agent.dynamics.scale
     weight = tau.same_episode * (1 - tau.terminated)
@@ -680,12 +689,24 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
     return Plan(torch.lerp(probs, plan.probs, momentum), mean, std)
 
 
+def densest_action(k, z, weight, width=0.2):
+    """The mode of weighted elites k (E, n), z (E, n, m), one mean-shift step from the best of them -> k (E,), z (E, m).
+
+    The mean of z would not do: between two good actions, or two sides of an angle, it is a bad one [choice].
+    """
+    near = torch.exp(-0.5 * ((z[:, :, None] - z[:, None]) / width).square().sum(dim=3))  # of each elite to each
+    near = near * (k[:, :, None] == k[:, None]) * weight[:, None]
+    densest, episodes = near.sum(dim=2).argmax(dim=1), torch.arange(len(k), device=k.device)
+    near = near[episodes, densest, :, None]
+    return k[episodes, densest], (near * z).sum(dim=1) / near.sum(dim=1)
+
+
 @torch.no_grad()  # torch.compile takes no inference_mode on a GPU
 def mppi(agent, s, plan, args, explore):
     """Plan from states s (E, d), starting at `plan` -> k (E,), z (E, m), the refitted plan, mean value of the elites.
 
-    Exploring, imagined returns include the MI reward and the action is an elite's, drawn by weight; else it is the
-    plan's most probable k and its mean z: less at the mercy of noise than the best elite's [choice].
+    Exploring, imagined returns include the MI reward and the action is an elite's, drawn by weight; else it is where
+    the elites' first actions are densest: less at the mercy of noise than the best elite's [choice].
     """
     H, E, m = args.horizon, len(s), plan.mean.shape[3]
     with_mi = explore and args.mi_weight > 0
@@ -708,13 +729,12 @@ def mppi(agent, s, plan, args, explore):
         best_z = torch.cat([z, best_z], dim=2).gather(2, elites[None, :, :, None].expand(H, -1, -1, m))
         weight = torch.softmax(args.mppi_factor * best_value, dim=1)
         plan = refit(plan, best_k, best_z, weight)
-    episodes = torch.arange(E, device=s.device)
     if explore:
+        episodes = torch.arange(E, device=s.device)
         elite = torch.multinomial(weight.nan_to_num(1.0), 1).squeeze(1)  # train() stops at a NaN, by name
         k, z = best_k[0, episodes, elite], best_z[0, episodes, elite]
     else:
-        k = plan.probs[0].argmax(dim=1)
-        z = plan.mean[0, episodes, k]
+        k, z = densest_action(best_k[0], best_z[0], weight)
     return k, z, plan, best_value.mean()
 
 
@@ -758,13 +778,14 @@ def check(args):
     """Refuse a flag that is out of its range, before any work starts."""
     ranges = [
         ("at least 1", lambda x: x >= 1, "total_timesteps learning_starts hidden_size updates_per_step batch_size "
-         "horizon policy_horizon policy_frequency num_samples num_elites num_iterations eval_frequency eval_episodes "
-         "final_eval_episodes"),
+         "horizon model_horizon policy_horizon policy_frequency num_samples num_elites num_iterations eval_frequency "
+         "eval_episodes final_eval_episodes"),
         ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility weight_averaging parameter_noise "
          "smoothing_start random_fraction policy_parameters proposal_fraction uniform_mix hold_fraction"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
-        ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight seed checkpoint_frequency"),
+        ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight weight_decay seed checkpoint_frequency"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
+        (f"at most --horizon ({args.horizon})", lambda x: x <= args.horizon, "model_horizon"),
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
         ("left out, as PyTorch finds no CUDA device", lambda x: not x or torch.cuda.is_available(), "cuda"),
         ("left out without wandb (pip install wandb)", lambda x: not x or find_spec("wandb"), "track"),
@@ -867,9 +888,9 @@ def train(args):
     agent = Agent(d, parameter_sizes, args).to(device)
     average = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(args.weight_averaging))  # what acts [choice]
     # the learning rate is a tensor, so that torch.compile need not compile again when it changes
-    adam = partial(torch.optim.Adam, lr=torch.tensor(args.learning_rate, device=device), fused=True)
+    adam = partial(torch.optim.AdamW, lr=torch.tensor(args.learning_rate, device=device), fused=True, weight_decay=0)
     optimizers = {
-        "model": adam([*agent.dynamics.parameters(), *agent.outcome.parameters()]),
+        "model": adam([*agent.dynamics.parameters(), *agent.outcome.parameters()], weight_decay=args.weight_decay),
         "discriminator": adam(agent.discriminator.parameters(), maximize=True),
         "policy": adam([*agent.discrete_policy.parameters(), *agent.parameter_policy.parameters()]),
     }
@@ -944,9 +965,9 @@ def train(args):
         s_next, r, terminated, truncated, _ = env.step((k, z.numpy()))
         stop_unless_finite(global_step, run_dir, {"the observation": s_next, "the reward": r})
 
-        # Remember, but not the step on which a time limit falls: the state has no clock to explain it [choice]
-        if terminated or not truncated:
-            replay.add(s, k, z, r, terminated, s_next, episode)
+        # Remember, but not the step on which a time limit falls, unless the state has a clock to explain it [choice]
+        if terminated or args.clock or not truncated:
+            replay.add(s, k, z, r, terminated or truncated, s_next, episode)
         s, episodic_return, episodic_length = s_next, episodic_return + r, episodic_length + 1
         if terminated or truncated:
             log({"charts/episodic_return": episodic_return, "charts/episodic_length": episodic_length})
@@ -965,7 +986,7 @@ def train(args):
                 for optimizer in optimizers.values():
                     optimizer.param_groups[0]["lr"].fill_(lr)
             for _ in range(args.updates_per_step):
-                tau = replay.sample(args.batch_size)
+                tau = replay.sample(args.batch_size, args.model_horizon)
                 losses = learn_model(agent, optimizers, tau, args, smooth=smooth, diagnose=log_now)
                 losses = {name: loss.item() for name, loss in losses.items()}
             if uses_policy and global_step % args.policy_frequency == 0:
@@ -982,7 +1003,7 @@ def train(args):
             started = time.perf_counter()
             seeds, videos = EVAL_SEEDS[: args.eval_episodes], run_dir / f"videos/step_{global_step}"
             returns, successes = evaluate(average.module, args, seeds, video_folder=args.capture_video and videos)
-            errors = consistency_error(average.module, replay)
+            errors = consistency_error(average.module, args, replay)
             known = [error for error in errors if error is not None]
             seconds["evaluation"] += time.perf_counter() - started
             wall_seconds = time.perf_counter() - start_time

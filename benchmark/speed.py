@@ -74,10 +74,11 @@ class Subject:
             episode += self.over
         change, reward = replay.scales()
         agent.dynamics.scale.copy_(change), agent.reward_scale.copy_(reward)
-        tau, self.side_by_side = replay.sample(args.batch_size), max(1, 2048 // args.num_samples)  # as in evaluate()
+        tau = replay.sample(args.batch_size, args.model_horizon)
+        self.side_by_side = max(1, 2048 // args.num_samples)  # as in evaluate()
         update = partial(script.update_model, agent, optimizers, args=args, smooth=False, diagnose=False)
         self.calls = {
-            "update": lambda: update(tau=replay.sample(args.batch_size)),
+            "update": lambda: update(tau=replay.sample(args.batch_size, args.model_horizon)),
             "policy": lambda: script.update_policy(agent, policy_optimizer, tau.s[0], args),
             "averaging": lambda: average.update_parameters(agent),
             "environment": self.random_step,
@@ -87,7 +88,7 @@ class Subject:
         for name, E, explore in (("plan", 1, True), ("evaluation", self.side_by_side, False)):
             plan = script.uniform_plan(args.horizon, E, agent)
             self.calls[name] = partial(script.mppi, average.module, replay.s[:E], plan, args, explore)
-        x, y = (torch.randn(n, args.hidden_size) for n in (args.num_samples, args.horizon * args.batch_size))
+        x, y = (torch.randn(n, args.hidden_size) for n in (args.num_samples, args.model_horizon * args.batch_size))
         w = torch.randn(args.hidden_size, args.hidden_size)
         for product, a, b in (("mm_plan", x, w), ("mm_update", y, w), ("mm_gradient", y.T, y)):
             self.calls[product] = partial(torch.mm, a, b, out=a @ b)
@@ -189,9 +190,9 @@ if __name__ == "__main__":
         peers[task], calls[f"{task}, DLPA's code"] = (p, _) = build_peer(args.peer, task, subjects[task])
         subjects[f"{task}, DLPA's work"] = Subject(
             task, num_samples=p.mpc_popsize, num_elites=p.mpc_num_elites, num_iterations=p.cem_iter,
-            horizon=p.mpc_horizon, hidden_size=p.layers, batch_size=p.batch_size, updates_per_step=p.num_updates,
-            flexibility=0.0, mi_weight=0.0, smoothing="never", proposal_fraction=0.0, hold_fraction=0.0,
-            random_fraction=0.0)  # fmt: skip
+            horizon=p.mpc_horizon, model_horizon=p.mpc_horizon, hidden_size=p.layers, batch_size=p.batch_size,
+            updates_per_step=p.num_updates, activation="relu", flexibility=0.0, mi_weight=0.0, smoothing="never",
+            proposal_fraction=0.0, hold_fraction=0.0, random_fraction=0.0)  # fmt: skip
     seconds = measure({name: subject.calls for name, subject in subjects.items()} | calls, args.rounds)
     result = {"rounds": args.rounds} | subjects["platform"].provenance
     result |= {name: subject.summary(seconds[name]) for name, subject in subjects.items()}

@@ -33,7 +33,7 @@ def test_replay_masks_end_with_the_episode():
     replay = Replay(capacity=9, d=1, m=1, horizon=4, device="cpu")
     for i in range(9):
         replay.add([i], 0, torch.zeros(1), 10.0 * i, i == 2, [i + 1], episode=0 if i < 3 else 1)
-    tau = replay.segment([0, 1, 7])
+    tau = replay.segment([0, 1, 7], 4)
     assert tau.same_episode.T.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]]
     assert tau.s[:2, :, 0].T.tolist() == [[0, 1], [1, 2], [7, 8]] and tau.r[0].tolist() == [0, 10, 70]
     assert tau.terminated[:, 0].tolist() == [0, 0, 1, 0]
