@@ -78,7 +78,7 @@ class Args:
     clock: bool = False
     """whether observations tell the time, so that the time limit is learned like any other end of an episode"""
     total_timesteps: int | None = None
-    """environment steps of the run; 5,000, 10,000, 20,000 or 40,000 for n = 4, 6, 8 or 10 unless given"""
+    """environment steps of the run; 5,000, 8,000, 15,000 or 30,000 for n = 4, 6, 8 or 10 unless given"""
     learning_starts: int = 300
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.2
@@ -151,7 +151,7 @@ class Args:
 
     def __post_init__(self):
         if self.total_timesteps is None:
-            self.total_timesteps = {4: 4_000, 6: 6_000, 8: 10_000, 10: 20_000}[self.n]
+            self.total_timesteps = {4: 5_000, 6: 8_000, 8: 15_000, 10: 30_000}[self.n]
 
 
 
