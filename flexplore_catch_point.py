@@ -75,7 +75,7 @@ class Args:
     """the environment"""
     clock: bool = True
     """whether observations tell the time, so that the time limit is learned like any other end of an episode"""
-    total_timesteps: int = 3000
+    total_timesteps: int = 5000
     """environment steps of the run"""
     learning_starts: int = 300
     """steps of uniformly random play before learning and planning start"""
@@ -94,7 +94,7 @@ class Args:
     """learning rate of the Adam optimizers"""
     anneal_lr: bool = True
     """whether the learning rate falls linearly to 0 over the second half of the run"""
-    weight_decay: float = 0.1
+    weight_decay: float = 0.03
     """weight decay of the model's networks, per step in units of the learning rate; 0 is the paper"""
     weight_averaging: float = 0.98
     """decay per step of the moving average of all weights, which acts and is evaluated; 0 is the paper"""
