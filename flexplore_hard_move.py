@@ -109,7 +109,7 @@ class Args:
     horizon: int = 8
     """H: steps that are planned"""
     model_horizon: int = 4
-    """steps that the model is rolled over to learn it; H is the paper"""
+    """steps that the model is rolled over to learn it, at most H; H is the paper"""
     flexibility: float = 0.3
     """lambda: weight of the Wasserstein loss against the squared error of the dynamics; 0 is DLPA's loss"""
     discriminator: Literal["conditional", "marginal"] = "conditional"
@@ -702,7 +702,6 @@ def check(args):
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
         ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight weight_decay seed checkpoint_frequency"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
-        (f"at most --horizon ({args.horizon})", lambda x: x <= args.horizon, "model_horizon"),
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
         ("left out, as PyTorch finds no CUDA device", lambda x: not x or torch.cuda.is_available(), "cuda"),
         ("left out without wandb (pip install wandb)", lambda x: not x or find_spec("wandb"), "track"),
@@ -903,7 +902,7 @@ def train(args):
                 for optimizer in optimizers.values():
                     optimizer.param_groups[0]["lr"].fill_(lr)
             for _ in range(args.updates_per_step):
-                tau = replay.sample(args.batch_size, args.model_horizon)
+                tau = replay.sample(args.batch_size, min(args.model_horizon, args.horizon))
                 losses = learn_model(agent, optimizers, tau, args, smooth=smooth, diagnose=log_now)
                 losses = {name: loss.item() for name, loss in losses.items()}
             if uses_policy and global_step % args.policy_frequency == 0:

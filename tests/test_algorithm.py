@@ -179,6 +179,18 @@ def test_refit_by_hand():
     assert narrow.std[0, 0, 0, 0] == pytest.approx(0.05)
 
 
+def test_evaluation_takes_the_densest_action():
+    k = torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 0]])
+    z = torch.tensor([[-1.0, 0.98, 1.0, 0.5, 0.5], [0.0, 0.0, 0.9, -0.9, 0.0]])[..., None]
+    weight = torch.tensor([[0.3, 0.15, 0.15, 0.2, 0.2], [0.1, 0.2, 0.1, 0.1, 0.5]])
+    best_k, best_z = flexplore.densest_action(k, z, weight)
+    assert best_k.tolist() == [1, 0]  # neither the first elite nor the k of the largest total weight in the first row
+    torch.testing.assert_close(best_z, torch.tensor([[0.5], [0.0]]))
+    k, z = torch.zeros(1, 4, dtype=torch.long), torch.tensor([[[-0.9], [0.9], [0.92], [0.94]]])
+    _, best_z = flexplore.densest_action(k, z, torch.full((1, 4), 0.25))
+    torch.testing.assert_close(best_z, torch.tensor([[0.92]]), atol=1e-4, rtol=0)  # on one side of an angle; the mean is 0.465
+
+
 class Toy(Agent):
     """s counts down from 2 by any action; reward at s = 1 only: 1 - (z - 0.3)^2 for k = K - 2, -1 otherwise."""
 

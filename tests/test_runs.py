@@ -64,6 +64,13 @@ def test_a_saved_model_repeats_the_final_evaluation(run, tmp_path):
     assert evaluation["final"] == result["final"]
 
 
+def test_a_time_limit_that_observations_tell_is_learned_as_an_end(run):
+    replay = torch.load(run / "checkpoint.pt", weights_only=True)["replay"]
+    over = replay["terminated"][: replay["size"]].bool()
+    at_limit = replay["s_next"][: replay["size"], 5] > -1 + 24.5 / 12
+    assert at_limit.any() and over[at_limit].all() and replay["r"][: replay["size"]][at_limit & over].max() < 20
+
+
 @pytest.mark.parametrize("damage", ["truncated", "pickled", "another script's", "other flags"])
 def test_refuses_a_checkpoint_that_is_not_this_runs(damage, run, tmp_path):
     checkpoint = tmp_path / "checkpoint.pt"
