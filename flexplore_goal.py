@@ -1108,7 +1108,8 @@ def train(args):
     write(run_dir / "result.json", final_evaluation(average.module, args, result))
     if args.save_model:
         weights = average.module.state_dict()
-        write(run_dir / "model.pt", {"script": Path(__file__).stem, "flags": flags, "agent": weights})
+        write(run_dir / "model.pt", {"script": Path(__file__).stem, "flags": flags, "agent": weights,
+                                     "wall_seconds": result["wall_seconds"]})  # fmt: skip
     writer.close()
     return result
 
@@ -1121,7 +1122,8 @@ def evaluate_model(path):
     env, device = make_env(args), torch.device("cuda" if args.cuda else "cpu")
     agent = Agent(env.observation_space.shape[0], env.unwrapped.parameter_sizes, args).to(device)
     agent.load_state_dict(saved["agent"])
-    write(path.with_name("evaluation.json"), final_evaluation(agent, args, {"env_id": args.env_id, "wall_seconds": 0}))
+    result = {"env_id": args.env_id, "args": saved["flags"], "wall_seconds": saved["wall_seconds"]}  # of training
+    write(path.with_name("evaluation.json"), final_evaluation(agent, args, result))
 
 
 if __name__ == "__main__":

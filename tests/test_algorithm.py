@@ -188,7 +188,7 @@ def test_evaluation_takes_the_densest_action():
     torch.testing.assert_close(best_z, torch.tensor([[0.5], [0.0]]))
     k, z = torch.zeros(1, 4, dtype=torch.long), torch.tensor([[[-0.9], [0.9], [0.92], [0.94]]])
     _, best_z = flexplore.densest_action(k, z, torch.full((1, 4), 0.25))
-    torch.testing.assert_close(best_z, torch.tensor([[0.92]]), atol=1e-4, rtol=0)  # on one side of an angle; the mean is 0.465
+    torch.testing.assert_close(best_z, torch.tensor([[0.92]]), atol=1e-4, rtol=0)  # not 0.465, the mean
 
 
 class Toy(Agent):
