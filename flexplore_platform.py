@@ -340,12 +340,15 @@ def make_env(args, step_limit=None, render_mode=None):
 # lacks them), H horizon, B batch, N sequences, n elites, E episodes planned at once, R rows. Time first: (H, B, ...).
 
 
+ACTIVATIONS = {"relu": torch.relu_, "gelu": F.gelu}
+
+
 class HybridMLP(nn.Module):
     """(s (R, d), k, z (R, m)) -> (R, out_features); k is an index (R,), or a one-hot (R, K) that carries gradients."""
 
     def __init__(self, d, K, m, out_features, args):
         super().__init__()
-        self.activation, hidden_size = getattr(F, args.activation), args.hidden_size
+        self.activation, hidden_size = ACTIVATIONS[args.activation], args.hidden_size
         self.first = nn.Linear(d + m, hidden_size, bias=False)
         self.first_of_k = nn.Embedding(K, hidden_size)  # the columns of the first layer for a one-hot k, with its bias
         nn.init.uniform_(self.first_of_k.weight, -((d + m) ** -0.5), (d + m) ** -0.5)
@@ -354,7 +357,7 @@ class HybridMLP(nn.Module):
 
     def features(self, s, k, z):
         h = self.first_of_k(k) if k.dtype == torch.long else k @ self.first_of_k.weight
-        h = self.activation(torch.addmm(h, torch.cat([s, z], dim=1), self.first.weight.T))
+        h = self.activation(h.addmm_(torch.cat([s, z], dim=1), self.first.weight.T))
         return self.activation(self.second(h))
 
     def forward(self, s, k, z):
