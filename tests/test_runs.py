@@ -68,7 +68,7 @@ def test_a_time_limit_that_observations_tell_is_learned_as_an_end(run):
     replay = torch.load(run / "checkpoint.pt", weights_only=True)["replay"]
     over = replay["terminated"][: replay["size"]].bool()
     at_limit = replay["s_next"][: replay["size"], 5] > -1 + 24.5 / 12
-    assert at_limit.any() and over[at_limit].all() and replay["r"][: replay["size"]][at_limit & over].max() < 20
+    assert over[at_limit].all() and (replay["r"][: replay["size"]][at_limit] < 0).any()  # not only catches
 
 
 @pytest.mark.parametrize("damage", ["truncated", "pickled", "another script's", "other flags"])
