@@ -98,6 +98,8 @@ class Args:
     """whether the learning rate falls linearly to 0 over the second half of the run"""
     weight_decay: float = 0.0
     """weight decay of the model's networks, per step in units of the learning rate; 0 is the paper"""
+    clip_reward: bool = False
+    """whether imagined rewards stay within the range of the real ones so far; False is the paper"""
     weight_averaging: float = 0.98
     """decay per step of the moving average of all weights, which acts and is evaluated; 0 is the paper"""
     updates_per_step: int = 6
@@ -140,6 +142,8 @@ class Args:
     """share of the uniform distribution mixed into the previous plan's discrete actions"""
     proposal_fraction: float = 0.05
     """sequences that the policy networks propose, as a share of N"""
+    prune: bool = False
+    """whether sequences that should have ended make room for copies of others on the way; False is the paper"""
     hold_fraction: float = 0.0
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
     eval_frequency: int = 250
@@ -415,6 +419,7 @@ class Agent(nn.Module):
         self.discrete_policy = nn.Sequential(*layers)  # pi_beta(k|s)
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
         self.register_buffer("reward_scale", torch.ones(()))  # running RMS of the reward
+        self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # bounds of R0 and R1
         self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
@@ -422,10 +427,11 @@ class Agent(nn.Module):
         """R = c R0 + (1 - c) R1 in units of reward_scale, and c, the probability that the episode goes on. Both (R,).
 
         [choice] R0 is the reward of a step that goes on, R1 of a step that ends the episode: a single output would
-        blur the jump of a success into its neighbourhood.
+        blur the jump of a success into its neighbourhood. Both are clipped to reward_range, in units of reward_scale.
         """
-        r0, r1, logit = self.outcome(s, k, z).unbind(dim=1)
-        c = torch.sigmoid(logit)
+        out = self.outcome(s, k, z)
+        r0, r1 = out[:, :2].clamp(*self.reward_range).unbind(dim=1)
+        c = torch.sigmoid(out[:, 2])
         return torch.lerp(r1, r0, c), c
 
     def parameter_distribution(self, s, k):  # p_theta(z|s,k) = N(mu, sigma^2 I) -> mu (R, m), log sigma (R, 1)
@@ -471,28 +477,51 @@ def mi_reward(agent, s, k, z, h, clip=3.0):
     return log_T.clamp(-clip, clip) - log_p.clamp(-clip, clip)
 
 
-def imagined_return(agent, s, k, z, args, with_mi):
-    """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over L imagined steps from s (R, d) -> (R,), k, z, r_aux.
+def draw(weight, N):
+    """N indices into the last dimension of weight (..., n), each with a probability in proportion to it -> (..., N)."""
+    cdf = weight.cumsum(dim=-1)
+    u = torch.rand(*cdf.shape[:-1], N, device=cdf.device) * cdf[..., -1:]
+    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)
+
+
+def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
+    """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over L imagined steps from s (R, d), for E episodes.
 
     k (L, R), z (L, R, m). Where z is None pi_beta and p_theta act, k saying what to take instead of pi_beta's, or -1.
-    Returned are the actions k (L R) or (L R, K), z (L R, m) and, if with_mi, r_aux (L R). [choice] eta is in units of
-    the typical reward. The running mean of r_aux is taken off: it would be a constant bonus for staying alive.
+    -> values (E, S), the actions k (L, E, S) and z (L, E, S, m), r_aux (L R) or None; S = R / E, or L R / E if pruned.
+    [choice] eta is in units of the typical reward. The running mean of r_aux is taken off: it would be a constant
+    bonus for staying alive. Prune: what should have ended by now (prod_j c_j < 1/2) is kept as a finished sequence,
+    and its row goes on as a copy of one that should not, with the row's own later actions: few would live to step L.
     """
-    L, states, features, ks, zs, r_aux = len(k), [], [], [], [], None
+    L, R, states, features, ks, zs, ended, rows, alive = len(k), len(s), [], [], [], [], [], [], 1.0
     for i in range(L):
         k_i, z_i = agent.act(s, k[i]) if z is None else (k[i], z[i])
         states.append(s), ks.append(k_i), zs.append(z_i)
         if with_mi or i + 1 < L:  # without r_aux the last transition is not needed
             s, h = agent.dynamics(s, k_i, z_i)
             features.append(h)
+        if prune and i + 1 < L:
+            alive = alive * agent.reward_and_continuation(states[i], k_i, z_i)[1]
+            own = torch.arange(R, device=s.device).view(E, -1)
+            copied = own[:, :1] + draw(alive.view(E, -1), R // E)
+            ended.append(alive < 0.5), rows.append(torch.where(ended[i], copied.flatten(), own.flatten()))
+            s, alive = s[rows[i]], alive[rows[i]]
     s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)
     r, c = agent.reward_and_continuation(s, k, z)
+    r_aux = mi_reward(agent, s, k, z, torch.cat(features)) if with_mi else None
     if with_mi:
-        r_aux = mi_reward(agent, s, k, z, torch.cat(features))
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
-    value, weight = 0.0, 1.0
-    for r_i, c_i in zip((agent.reward_scale * r).chunk(L), c.chunk(L)):
+    value, weight, sequences = 0.0, 1.0, []
+    k, z = (k if k.dtype == torch.long else k.argmax(dim=1)).view(L, R), z.view(L, R, -1)
+    for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L), c.chunk(L))):
         value, weight = value + weight * r_i, weight * args.gamma * c_i
+        if prune and i + 1 < L:
+            sequences.append((value.masked_fill(~ended[i], -torch.inf), k, z))
+            value, weight = value[rows[i]], weight[rows[i]]
+            k, z = (torch.cat([x[: i + 1, rows[i]], x[i + 1 :]]) for x in (k, z))
+    value, k, z = zip(*sequences, (value, k, z))
+    value = torch.cat([x.view(E, -1) for x in value], dim=1)
+    k, z = torch.cat([x.view(L, E, -1) for x in k], dim=2), torch.cat([x.view(L, E, R // E, -1) for x in z], dim=2)
     return value, k, z, r_aux
 
 
@@ -520,10 +549,15 @@ class Replay:
         (self.held_out if episode % 20 == 10 else self.train).append(i)
 
     def scales(self):
-        """-> RMS of the one-step change of each state dimension (d,), without terminating steps, and of the reward."""
-        on = self.terminated[: self.size, None] == 0
-        change = ((self.s_next - self.s)[: self.size] * on).square().sum(dim=0) / on.sum().clamp(min=1)
-        return change.sqrt().clamp(min=1e-2), self.r[: self.size].square().mean().sqrt().clamp(min=1e-3)
+        """-> RMS of the one-step change of each state dimension (d,), without terminating steps, and of the reward.
+
+        And the least and the greatest reward, or 0 (2,), of steps that go on and of steps that end: (2, 2).
+        """
+        on, r = self.terminated[: self.size] == 0, self.r[: self.size]
+        change = ((self.s_next - self.s)[: self.size] * on[:, None]).square().sum(dim=0) / on.sum().clamp(min=1)
+        of_outcome = torch.stack([r * on, r * ~on], dim=1)
+        reward_range = torch.stack([of_outcome.amin(dim=0), of_outcome.amax(dim=0)])
+        return change.sqrt().clamp(min=1e-2), r.square().mean().sqrt().clamp(min=1e-3), reward_range
 
     def sample(self, batch_size, H):
         return self.segment([self.train[j] for j in torch.randint(len(self.train), (batch_size,)).tolist()], H)
@@ -660,15 +694,9 @@ def of_action(x, k):  # entries of x (H, E, K, m) for the actions k (H, E, N): (
     return x.gather(2, k.unsqueeze(3).expand(-1, -1, -1, x.shape[3]))
 
 
-def sample_actions(plan, N):  # discrete actions of N sequences for each of E episodes: k (H, E, N)
-    cdf = plan.probs.cumsum(dim=2)
-    u = torch.rand(*cdf.shape[:2], N, device=cdf.device) * cdf[..., -1:]
-    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[2] - 1)
-
-
 def sample_sequences(agent, plan, N, hold_fraction):
     """N sequences for each of E episodes -> k (H, E, N), z (H, E, N, m)."""
-    k = sample_actions(plan, N)
+    k = draw(plan.probs, N)
     z = of_action(plan.mean, k) + of_action(plan.std, k) * torch.randn(*k.shape, plan.std.shape[3], device=k.device)
     z = z.clamp(-1, 1) * agent.exists(k)
     held = int(hold_fraction * N)
@@ -716,18 +744,19 @@ def mppi(agent, s, plan, args, explore):
     proposals = int(args.proposal_fraction * args.num_samples)
     best_k, best_z, best_value = s.new_zeros(H, E, 0).long(), s.new_zeros(H, E, 0, m), s.new_zeros(E, 0)
     if proposals > 0:  # in half of them the plan chooses k and only the parameters are the policy's [choice]
-        given_k = sample_actions(plan, proposals)
+        given_k = draw(plan.probs, proposals)
         given_k[:, :, ::2] = -1
         start = s.repeat_interleave(proposals, dim=0)
-        value, k, z, _ = imagined_return(agent, start, given_k.view(H, -1), None, args, with_mi)
-        best_k, best_z, best_value = k.view(H, E, -1), z.view(H, E, -1, m), value.view(E, -1)
+        best_value, best_k, best_z, _ = imagined_return(
+            agent, start, given_k.view(H, -1), None, args, with_mi, E, args.prune)  # fmt: skip
     start = s.repeat_interleave(args.num_samples, dim=0)
     for iteration in range(args.num_iterations):
         hold_fraction = args.hold_fraction if iteration + 1 < args.num_iterations else 0.0
         k, z = sample_sequences(agent, plan, args.num_samples, hold_fraction)
-        value, *_ = imagined_return(agent, start, k.view(H, -1), z.view(H, -1, m), args, with_mi)
+        value, k, z, _ = imagined_return(
+            agent, start, k.view(H, -1), z.view(H, -1, m), args, with_mi, E, args.prune)  # fmt: skip
         # the n best of the new sequences, the proposals and the elites so far [choice], best first
-        best_value, elites = torch.cat([value.view(E, -1), best_value], dim=1).topk(args.num_elites, dim=1)
+        best_value, elites = torch.cat([value, best_value], dim=1).topk(args.num_elites, dim=1)
         best_k = torch.cat([k, best_k], dim=2).gather(2, elites.expand(H, -1, -1))
         best_z = torch.cat([z, best_z], dim=2).gather(2, elites[None, :, :, None].expand(H, -1, -1, m))
         weight = torch.softmax(args.mppi_factor * best_value, dim=1)
@@ -975,8 +1004,10 @@ def train(args):
             log({"charts/episodic_return": episodic_return, "charts/episodic_length": episodic_length})
             progress.set_postfix({"return": f"{episodic_return:.2f}"}, refresh=False)
             episode += 1
-            change, reward = replay.scales()
+            change, reward, reward_range = replay.scales()
             agent.dynamics.scale.copy_(change), agent.reward_scale.copy_(reward)
+            if args.clip_reward:
+                agent.reward_range.copy_(reward_range / reward)
 
         # Learn
         if global_step > args.learning_starts and replay.train:

@@ -72,8 +72,9 @@ class Subject:
             if not truncated:
                 replay.add(s, k, torch.as_tensor(z), r, terminated, self.s, episode)
             episode += self.over
-        change, reward = replay.scales()
+        change, reward, reward_range = replay.scales()
         agent.dynamics.scale.copy_(change), agent.reward_scale.copy_(reward)
+        agent.reward_range.copy_(reward_range / reward)
         tau = replay.sample(args.batch_size, args.model_horizon)
         self.side_by_side = max(1, 2048 // args.num_samples)  # as in evaluate()
         update = partial(script.update_model, agent, optimizers, args=args, smooth=False, diagnose=False)
