@@ -220,6 +220,41 @@ def test_mppi_solves_a_hybrid_problem(parameter_sizes, explore):
     assert torch.equal(new_plan.probs.sum(dim=2).round(decimals=4), torch.ones(2, 2))
 
 
+def test_pruning_keeps_what_ended_and_lets_every_row_reach_the_last_step():
+    """One action in 20 goes on. Values are those of the returned actions, and belong to the right episode."""
+    agent, args = Agent(1, (1,), Args()), Args()
+    agent.dynamics.forward = lambda s, k, z: (s + z, s)
+    agent.reward_and_continuation = lambda s, k, z: (s[:, 0] + z[:, 0], (z[:, 0] > 0.9).float())
+    E, N = 2, 500
+    s = torch.tensor([[0.0], [10.0]]).repeat_interleave(N, dim=0)
+    k, z = torch.zeros(3, E * N, dtype=torch.long), torch.rand(3, E * N, 1) * 2 - 1
+    reached = {}
+    for prune in (False, True):
+        values, ks, zs, _ = flexplore.imagined_return(agent, s, k, z, args, with_mi=False, E=E, prune=prune)
+        goes_on = (zs[:2, ..., 0] > 0.9).all(dim=0) & values.isfinite()
+        reached[prune] = goes_on.sum().item()
+        again, *_ = flexplore.imagined_return(
+            agent, torch.tensor([[0.0], [10.0]]).repeat_interleave(values.shape[1], dim=0), ks.flatten(1),
+            zs.flatten(1, 2), args, with_mi=False, E=E)  # fmt: skip
+        torch.testing.assert_close(values[values.isfinite()], again[values.isfinite()])
+    assert reached[False] < 20 and reached[True] == E * N
+    ended_at_once = zs[0, :, :N, 0] <= 0.9  # the first N are the sequences as they were drawn
+    assert torch.equal(zs[0, :, :N, 0].flatten(), z[0, :, 0]) and torch.equal(values[:, :N].isfinite(), ended_at_once)
+
+
+def test_clipped_rewards_stay_in_the_range_seen():
+    """Of steps that go on: 0 to 2; of steps that end: -5 to 0, as 0 always counts."""
+    replay, agent = Replay(4, 1, 1, 1, "cpu"), Agent(1, (1,), Args())
+    for r, ends in ((2.0, False), (1.0, False), (-5.0, True), (-3.0, True)):
+        replay.add([0.0], 0, torch.zeros(1), r, ends, [0.0], episode=0)
+    _, scale, reward_range = replay.scales()
+    assert reward_range.tolist() == [[0, -5], [2, 0]] and scale == pytest.approx(math.sqrt(39 / 4))
+    agent.reward_range.copy_(reward_range)
+    for logit, outputs, expected in ((99.0, (9, 9), 2), (99.0, (-9, 9), 0), (-99.0, (9, -9), -5), (-99.0, (0, 9), 0)):
+        agent.outcome.forward = lambda s, k, z, out=(*outputs, logit): torch.tensor([out], dtype=torch.float)
+        assert agent.reward_and_continuation(None, None, None)[0].item() == pytest.approx(expected)
+
+
 def test_held_sequences_and_missing_parameters():
     agent = Agent(1, (1, 0), Args())
     plan = flexplore.uniform_plan(5, 1, agent)
