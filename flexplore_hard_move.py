@@ -155,7 +155,7 @@ class Args:
 
     def __post_init__(self):
         if self.total_timesteps is None:
-            self.total_timesteps = {4: 5_000, 6: 8_000, 8: 15_000, 10: 30_000}[self.n]
+            self.total_timesteps = {4: 5_000, 6: 8_000, 8: 15_000, 10: 15_000}[self.n]
 
 
 
