@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import partial
@@ -111,7 +112,7 @@ class Args:
     horizon: int = 8
     """H: steps that are planned"""
     model_horizon: int = 4
-    """steps that the model is rolled over to learn it, at most H; H is the paper"""
+    """steps that the model is rolled over to learn it, H if that is less; H is the paper"""
     flexibility: float = 0.3
     """lambda: weight of the Wasserstein loss against the squared error of the dynamics; 0 is DLPA's loss"""
     discriminator: Literal["conditional", "marginal"] = "conditional"
@@ -735,6 +736,7 @@ def check(args):
         ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight weight_decay seed checkpoint_frequency"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
+        ("at most 1000000", lambda x: x <= len(FINAL_SEEDS), "eval_episodes final_eval_episodes"),
         ("left out, as PyTorch finds no CUDA device", lambda x: not x or torch.cuda.is_available(), "cuda"),
         ("left out without wandb (pip install wandb)", lambda x: not x or find_spec("wandb"), "track"),
         ("left out without moviepy (pip install moviepy)", lambda x: not x or find_spec("moviepy"), "capture_video"),
@@ -764,11 +766,13 @@ def write(path, content):
     os.replace(path.with_suffix(".tmp"), path)
 
 
-def read(path, device="cpu"):
-    """What `write` wrote to a .pt file. It is tensors and plain values; no code is run."""
+def read(path, parts="", device="cpu"):
+    """The dict with `parts` that `write` wrote to a .pt file: tensors and plain values; no code is run."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None  # checksums
         content = torch.load(path, map_location=device, weights_only=True)
-        assert content["script"] == Path(__file__).stem
+        assert content["script"] == Path(__file__).stem and set(parts.split()) <= set(content)
     except Exception as error:
         refuse(f"{path} is not a whole checkpoint or model of {Path(__file__).name} ({type(error).__name__})")
     return content
@@ -809,7 +813,8 @@ def train(args):
     run_dir, checkpoint, first_step = Path("runs") / run_name, None, 1
     if args.resume:
         run_dir = args.resume.parent if args.resume.is_file() else args.resume
-        checkpoint = read(run_dir / "checkpoint.pt", device)
+        parts = "flags step episode seconds learning num_plans replay result random cuda_random env_random"
+        checkpoint = read(run_dir / "checkpoint.pt", parts, device)
         free = "track capture_video save_model checkpoint_frequency".split()  # change no number
         names = [name for name in flags if name not in free and checkpoint["flags"].get(name) != flags[name]]
         other = [f"--{name.replace('_', '-')}" for name in names]
@@ -990,8 +995,11 @@ def train(args):
 
 def evaluate_model(path):
     """The final evaluation of a saved model, to evaluation.json beside it."""
-    saved = read(path)
+    saved = read(path, "flags agent wall_seconds")
+    if set(saved["flags"]) != set(vars(Args())) - {"resume", "evaluate"}:
+        refuse(f"--evaluate: {path} is of another version of {Path(__file__).name}, with other flags")
     args = Args(**saved["flags"])
+    check(args)
     torch.set_num_threads(1)
     env, device = make_env(args), torch.device("cuda" if args.cuda else "cpu")
     agent = Agent(env.observation_space.shape[0], env.unwrapped.parameter_sizes, args).to(device)
