@@ -89,6 +89,8 @@ class Args:
     # Model
     hidden_size: int = 64
     """width of the two hidden layers of every network"""
+    outcome_input: Literal["action", "next_state"] = "action"
+    """R_psi and C_omega of (s, k, z), the paper, or of s and the next state that T_phi predicts for (s, k, z)"""
     activation: Literal["relu", "gelu"] = "gelu"
     """activation of T_phi, R_psi and C_omega, and p_theta"""
     learning_rate: float = 3e-3
@@ -266,7 +268,12 @@ def make_env(args, step_limit=None, render_mode=None):
 # lacks them), H horizon, B batch, N sequences, n elites, E episodes planned at once, R rows. Time first: (H, B, ...).
 
 
-ACTIVATIONS = {"relu": torch.relu_, "gelu": F.gelu}
+ACTIVATIONS = {"relu": partial(nn.ReLU, inplace=True), "gelu": nn.GELU}
+
+
+def mlp(inputs, hidden_size, outputs, activation):
+    hidden = nn.Linear(inputs, hidden_size), activation(), nn.Linear(hidden_size, hidden_size), activation()
+    return nn.Sequential(*hidden, nn.Linear(hidden_size, outputs))
 
 
 class HybridMLP(nn.Module):
@@ -274,7 +281,7 @@ class HybridMLP(nn.Module):
 
     def __init__(self, d, K, m, out_features, args):
         super().__init__()
-        self.activation, hidden_size = ACTIVATIONS[args.activation], args.hidden_size
+        self.activation, hidden_size = ACTIVATIONS[args.activation](), args.hidden_size
         self.first = nn.Linear(d + m, hidden_size, bias=False)
         self.first_of_k = nn.Embedding(K, hidden_size)  # the columns of the first layer for a one-hot k, with its bias
         nn.init.uniform_(self.first_of_k.weight, -((d + m) ** -0.5), (d + m) ** -0.5)
@@ -335,23 +342,36 @@ class Agent(nn.Module):
         super().__init__()
         K, m, hidden = len(parameter_sizes), max(parameter_sizes), args.hidden_size
         self.dynamics = Dynamics(d, K, m, args)
-        self.outcome = HybridMLP(d, K, m, 3, args)  # the two outputs of R_psi and the logit of C_omega [choice]
+        self.outcome_of_next = args.outcome_input == "next_state"
+        # the two outputs of R_psi and the logit of C_omega [choice]
+        if self.outcome_of_next:
+            self.outcome = mlp(2 * d, hidden, 3, ACTIVATIONS[args.activation])
+        else:
+            self.outcome = HybridMLP(d, K, m, 3, args)
         self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
-        layers = nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, K)
-        self.discrete_policy = nn.Sequential(*layers)  # pi_beta(k|s)
+        self.discrete_policy = mlp(d, hidden, K, ACTIVATIONS["relu"])  # pi_beta(k|s)
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
         self.register_buffer("reward_scale", torch.ones(()))  # running RMS of the reward
         self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # bounds of R0 and R1
         self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
-    def reward_and_continuation(self, s, k, z):
+    def outcomes(self, s, k, z, s_next):
+        """-> R0, R1 and the logit of c (R, 3), of s, k and z, or of s and the mean s_next of T_phi(s'|s,k,z) [choice].
+
+        What a step earns is often plain from where it leads; then nothing about it need be learned for each k anew.
+        """
+        if self.outcome_of_next:
+            return self.outcome(torch.cat([s, (s_next - s) / self.dynamics.scale], dim=1))
+        return self.outcome(s, k, z)
+
+    def reward_and_continuation(self, s, k, z, s_next):
         """R = c R0 + (1 - c) R1 in units of reward_scale, and c, the probability that the episode goes on. Both (R,).
 
         [choice] R0 is the reward of a step that goes on, R1 of a step that ends the episode: a single output would
         blur the jump of a success into its neighbourhood. Both are clipped to reward_range, in units of reward_scale.
         """
-        out = self.outcome(s, k, z)
+        out = self.outcomes(s, k, z, s_next)
         r0, r1 = out[:, :2].clamp(*self.reward_range).unbind(dim=1)
         c = torch.sigmoid(out[:, 2])
         return torch.lerp(r1, r0, c), c
@@ -415,21 +435,21 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
     bonus for staying alive. Prune: what should have ended by now (prod_j c_j < 1/2) is kept as a finished sequence,
     and its row goes on as a copy of one that should not, with the row's own later actions: few would live to step L.
     """
-    L, R, states, features, ks, zs, ended, rows, alive = len(k), len(s), [], [], [], [], [], [], 1.0
+    L, R, alive = len(k), len(s), 1.0
+    states, next_states, features, ks, zs, ended, rows = [], [], [], [], [], [], []
     for i in range(L):
         k_i, z_i = agent.act(s, k[i]) if z is None else (k[i], z[i])
-        states.append(s), ks.append(k_i), zs.append(z_i)
-        if with_mi or i + 1 < L:  # without r_aux the last transition is not needed
-            s, h = agent.dynamics(s, k_i, z_i)
-            features.append(h)
+        s_next, h = agent.dynamics(s, k_i, z_i)
+        states.append(s), ks.append(k_i), zs.append(z_i), next_states.append(s_next), features.append(h)
+        s = s_next
         if prune and i + 1 < L:
-            alive = alive * agent.reward_and_continuation(states[i], k_i, z_i)[1]
+            alive = alive * agent.reward_and_continuation(states[i], k_i, z_i, s)[1]
             own = torch.arange(R, device=s.device).view(E, -1)
             copied = own[:, :1] + draw(alive.view(E, -1), R // E)
             ended.append(alive < 0.5), rows.append(torch.where(ended[i], copied.flatten(), own.flatten()))
             s, alive = s[rows[i]], alive[rows[i]]
     s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)
-    r, c = agent.reward_and_continuation(s, k, z)
+    r, c = agent.reward_and_continuation(s, k, z, torch.cat(next_states))
     r_aux = mi_reward(agent, s, k, z, torch.cat(features)) if with_mi else None
     if with_mi:
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
@@ -502,7 +522,7 @@ def wasserstein_loss(f_real, f_predicted, weight):
 def dynamics_loss(agent, tau, weight, args):
     """(1 - lambda) sum_i gamma^i w_i |s^_{i+1} - s_{i+1}|^2 + lambda L_ex (section III-B), distances in units of scale.
 
-    weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_{H-1} (H, B, d).
+    weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d).
     [choice] The state after a terminating step is never planned from, so it is not learned.
     """
     scale, weight = agent.dynamics.scale, weight * (1 - tau.terminated)
@@ -521,15 +541,16 @@ def dynamics_loss(agent, tau, weight, args):
         nll = (0.5 * (error[0].detach() / log_std.exp()) ** 2 + log_std).sum(dim=1)
         loss = loss + (weight[0] * nll).mean()
     parts = {"losses/dynamics": squared_error, "losses/wasserstein": L_ex, "losses/discriminator": -L_ex}
-    return loss, parts, torch.stack(states[:-1])
+    return loss, parts, torch.stack(states)
 
 
 def outcome_losses(agent, tau, states, weight):
     """Squared error of the reward output that the step's outcome selects, and cross-entropy of the continuation.
 
-    states: s^_i (H, B, d), without gradients into T_phi, which they would spoil [choice].
+    states: s^_0 ... s^_H (H + 1, B, d), without gradients into T_phi, which they would spoil [choice].
     """
-    out = agent.outcome(states.detach().flatten(0, 1), tau.k.flatten(), tau.z.flatten(0, 1)).view(*weight.shape, 3)
+    s, s_next = states[:-1].detach().flatten(0, 1), states[1:].detach().flatten(0, 1)
+    out = agent.outcomes(s, tau.k.flatten(), tau.z.flatten(0, 1), s_next).view(*weight.shape, 3)
     r = torch.where(tau.terminated > 0, out[..., 1], out[..., 0])
     reward = (weight * (r - tau.r / agent.reward_scale) ** 2).sum(dim=0).mean()
     c = F.binary_cross_entropy_with_logits(out[..., 2], 1 - tau.terminated, weight, reduction="none")
@@ -558,9 +579,12 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
     losses |= outcome_losses(agent, tau, states, weight)
     loss = loss + losses["losses/reward"] + losses["losses/continuation"]
     if smooth or diagnose:
-        epsilon = args.smoothing_epsilon * agent.dynamics.scale
-        losses["losses/smoothing"], losses["model/reward_lipschitz"] = smoothing_loss(
-            lambda s: agent.reward_and_continuation(s, tau.k[0], tau.z[0])[0], tau.s[0], epsilon)  # fmt: skip
+        epsilon, change = args.smoothing_epsilon * agent.dynamics.scale, (states[1] - states[0]).detach()
+
+        def reward(s):
+            return agent.reward_and_continuation(s, tau.k[0], tau.z[0], s + change)[0]
+
+        losses["losses/smoothing"], losses["model/reward_lipschitz"] = smoothing_loss(reward, tau.s[0], epsilon)
         loss = loss + smooth * losses["losses/smoothing"]
     optimizers["model"].zero_grad(), optimizers["discriminator"].zero_grad()
     loss.backward()  # one pass for both players: f_W's optimizer ascends the L_ex that T_phi's descends

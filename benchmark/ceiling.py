@@ -28,7 +28,7 @@ class TrueHardMove(Agent):
         velocity = 0.75 * s[:, :2] + 0.1 * 2 * z * self.motions[k]
         return torch.cat([velocity, s[:, 2:] - 0.1 * velocity], dim=1)
 
-    def reward_and_continuation(self, s, k, z):
+    def reward_and_continuation(self, s, k, z, s_next):
         q = self.next_state(s, k, z)[:, 2:].square().sum(dim=1)
         return torch.where(q <= 0.04, 20 - q, -q), (q > 0.04).float()
 

@@ -159,7 +159,7 @@ def test_policy_gradients_pass_the_model_and_leave_it_alone():
 def test_the_mi_reward_widens_the_parameter_policy():
     """With r_aux alone, -log p_theta(z) asks for a larger sigma, and centring r_aux must not cancel that gradient."""
     agent, args = Agent(3, (1, 1), Args()), Args(mi_weight=1.0)
-    agent.reward_and_continuation = lambda s, k, z: (s[:, 0] * 0, torch.ones(len(s)))
+    agent.reward_and_continuation = lambda s, k, z, s_next: (s[:, 0] * 0, torch.ones(len(s)))
     policy = agent.parameter_policy
     optimizer = torch.optim.SGD([*policy.parameters(), *agent.discrete_policy.parameters()], lr=1.0)
     flexplore.update_policy(agent, optimizer, torch.randn(256, 3), args)
@@ -198,7 +198,7 @@ class Toy(Agent):
         super().__init__(1, parameter_sizes, Args(hidden_size=2))
         self.dynamics.forward = lambda s, k, z: (s - 1, s)
 
-    def reward_and_continuation(self, s, k, z):
+    def reward_and_continuation(self, s, k, z, s_next):
         best = k == len(self.parameter_mask) - 2
         r = torch.where(best, 1 - (z[:, 0] - 0.3) ** 2, -1.0)
         return torch.where(s[:, 0] == 1, r, 0.0), torch.ones(len(s))
@@ -224,7 +224,7 @@ def test_pruning_keeps_what_ended_and_lets_every_row_reach_the_last_step():
     """One action in 20 goes on. Values are those of the returned actions, and belong to the right episode."""
     agent, args = Agent(1, (1,), Args()), Args()
     agent.dynamics.forward = lambda s, k, z: (s + z, s)
-    agent.reward_and_continuation = lambda s, k, z: (s[:, 0] + z[:, 0], (z[:, 0] > 0.9).float())
+    agent.reward_and_continuation = lambda s, k, z, s_next: (s[:, 0] + z[:, 0], (z[:, 0] > 0.9).float())
     E, N = 2, 500
     s = torch.tensor([[0.0], [10.0]]).repeat_interleave(N, dim=0)
     k, z = torch.zeros(3, E * N, dtype=torch.long), torch.rand(3, E * N, 1) * 2 - 1
@@ -252,7 +252,7 @@ def test_clipped_rewards_stay_in_the_range_seen():
     agent.reward_range.copy_(reward_range)
     for logit, outputs, expected in ((99.0, (9, 9), 2), (99.0, (-9, 9), 0), (-99.0, (9, -9), -5), (-99.0, (0, 9), 0)):
         agent.outcome.forward = lambda s, k, z, out=(*outputs, logit): torch.tensor([out], dtype=torch.float)
-        assert agent.reward_and_continuation(None, None, None)[0].item() == pytest.approx(expected)
+        assert agent.reward_and_continuation(None, None, None, None)[0].item() == pytest.approx(expected)
 
 
 def test_held_sequences_and_missing_parameters():
