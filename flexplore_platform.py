@@ -288,9 +288,8 @@ class PlatformEnv(gym.Env):
         shapes += [(self.x, self.y, self.WIDTH, self.HEIGHT, (0, 114, 178))]
         frame, scale = np.full((136, 640, 3), 248, np.uint8), 0.55  # pixels per world unit
         if self.action:
-            k, z = self.action
-            colour, x, y = ((40, 40, 40), (230, 159, 0), (170, 80, 180))[k], self.x + self.WIDTH / 2, self.y + 48
-            length = 40 * (clip(z[0], -1, 1) + 1)
+            (k, z), x, y = self.action, self.x + self.WIDTH / 2, self.y + 48
+            colour, length = ((40, 40, 40), (230, 159, 0), (170, 80, 180))[k], 40 * (clip(z[0], -1, 1) + 1)
             shapes += [(x, y - 3, length, 6, colour)]
             shapes += [(x + length + i, y - 12 + i, 2, 24 - 2 * i, colour) for i in range(12)]
             write_action(frame, k, z)
@@ -332,11 +331,14 @@ FINAL_STEP_LIMITS = {"final": None}  # of the final evaluations in result.json; 
 
 def make_env(args, step_limit=None, render_mode=None):
     """A new environment for training or evaluation."""
-    env_id = "OriginalPlatform-v0" if args.env_source == "gym-platform" else args.env_id
-    if args.env_source == "gym-platform" and find_spec("gym_platform") is None:
+    original = args.env_source == "gym-platform"
+    if original and args.capture_video:
+        refuse("--capture-video must be left out with --env-source gym-platform, which draws no pictures")
+    if original and find_spec("gym_platform") is None:
         refuse("--env-source gym-platform needs the original package: pip install gym==0.26.2 pygame "
                "-e git+https://github.com/cycraig/gym-platform#egg=gym_platform")  # fmt: skip
     limit = {} if step_limit is None else {"step_limit": step_limit}
+    env_id = "OriginalPlatform-v0" if original else args.env_id
     return gym.make(env_id, render_mode=render_mode, disable_env_checker=True, **limit)
 
 

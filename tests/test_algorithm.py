@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import gymnasium as gym
@@ -375,21 +374,29 @@ def test_bad_flags(flags, capsys, monkeypatch, tmp_path):
     assert is_one_sentence(error) and (flags[0] if flags[1] != "maybe" else "maybe") in error
 
 
-@pytest.mark.parametrize("flag, package", [("track", "wandb"), ("capture_video", "moviepy")])
-def test_what_is_not_installed_is_named(flag, package, capsys, monkeypatch):
+@pytest.mark.parametrize("flag, value, hint", [
+    ("track", True, "pip install wandb"), ("capture_video", True, "pip install moviepy"), ("cuda", True, "CUDA"),
+    ("env_source", "gym-platform", "pip install gym"),
+])  # fmt: skip
+def test_what_is_not_there_is_named(flag, value, hint, capsys, monkeypatch):
     monkeypatch.setattr(flexplore, "find_spec", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    args = Args(**{flag: value})
     with pytest.raises(SystemExit) as end:
-        flexplore.check(Args(**{flag: True}))
+        flexplore.check(args), flexplore.make_env(args)
     error = capsys.readouterr().err
-    assert end.value.code == 2 and f"--{flag.replace('_', '-')}" in error and f"pip install {package}" in error
+    assert end.value.code == 2 and is_one_sentence(error) and f"--{flag.replace('_', '-')} " in error and hint in error
+
+
+def test_no_video_of_the_original_platform(capsys):
+    with pytest.raises(SystemExit) as end:
+        flexplore.make_env(Args(env_source="gym-platform", capture_video=True))
+    assert end.value.code == 2 and "--capture-video must be left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [
     ["--horizon", "0"], ["--smoothing", "sometimes"], ["--resume", "nowhere"], ["--evaluate", "nowhere/model.pt"],
-    pytest.param(["--cuda"], marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")),
-    pytest.param(["--env-source", "gym-platform"],
-                 marks=pytest.mark.skipif(bool(find_spec("gym_platform")), reason="has gym-platform")),
-], ids=" ".join)  # fmt: skip
+], ids=" ".join)
 def test_bad_flags_end_the_program_before_any_work(flags, tmp_path):
     command = [sys.executable, ROOT / "flexplore_platform.py", *flags]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
