@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT))
 import flexplore_catch_point as flexplore  # noqa: E402
 
 SMALL = ("--total-timesteps 240 --learning-starts 80 --eval-frequency 120 --eval-episodes 2 --final-eval-episodes 4 "
-         "--num-samples 32 --num-elites 4 --batch-size 16 --checkpoint-frequency 50").split()  # fmt: skip
+         "--num-samples 32 --num-elites 4 --batch-size 16 --updates-per-step 1 "
+         "--checkpoint-frequency 50").split()  # fmt: skip
 TINY = dict(total_timesteps=160, learning_starts=110, eval_frequency=160, eval_episodes=1, final_eval_episodes=1,
             num_samples=32, num_elites=4, batch_size=16, checkpoint_frequency=50)  # fmt: skip
 TIMINGS = {"wall_seconds", "sps", "plan_ms", "update_ms", "evaluation_seconds"}
