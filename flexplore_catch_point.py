@@ -158,6 +158,18 @@ class Args:
 # ======================================================================================================= ENVIRONMENT
 
 
+GLYPHS = dict(zip("0123456789-.kz ", (0o75557, 0o26227, 0o71747, 0o71717, 0o55711, 0o74717, 0o74757, 0o71111, 0o75757,
+                                      0o75717, 0o00700, 0o00002, 0o55655, 0o71247, 0o00000)))  # fmt: skip
+
+
+def write_action(frame, k, z):
+    """Write k and z into the upper left corner of a frame. A glyph's octal digits are its rows of three pixels."""
+    glyphs = np.array([GLYPHS[c] for c in f"k {k}" + "".join(f" z {u:.2f}" for u in z) + " "])
+    pixels = np.pad((glyphs[:, None] >> np.arange(15)[::-1] & 1).reshape(-1, 5, 3), ((0, 0), (1, 1), (1, 0)))
+    text = 40 + 200 * np.kron(np.hstack(pixels), np.ones((4, 4), int))
+    frame[: len(text), : text.shape[1]] = text[..., None]
+
+
 class CatchPointEnv(gym.Env):
     """Steer a point agent next to a fixed target in the plane and catch it there.
 
@@ -174,51 +186,37 @@ class CatchPointEnv(gym.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
     parameter_sizes = (1, 0)  # number of parameters of each discrete action
-
-    DT = 0.1  # time of one step
-    VELOCITY_DECAY = 0.75  # share of the velocity kept per step
+    DT, VELOCITY_DECAY = 0.1, 0.75  # time of one step; share of the velocity kept per step
     FORCE = 2.0  # of a move, with unit mass
-    CATCH_RADIUS = 0.2
-    CATCH_REWARD = 20.0
+    CATCH_RADIUS, CATCH_REWARD = 0.2, 20.0
     MAX_FAILURES = 10  # kept: an 11th is still paid -q; the step after it, of either action, pays 0 and ends
 
     def __init__(self, render_mode=None, step_limit=25):
-        self.render_mode = render_mode
-        self.step_limit = step_limit
+        self.render_mode, self.step_limit = render_mode, step_limit
         self.action_space = spaces.Tuple((spaces.Discrete(2), spaces.Box(-1, 1, (1,), np.float32)))
-        speed = self.FORCE * self.DT / (1 - self.VELOCITY_DECAY)  # terminal speed, 0.8
-        high = np.array([speed, speed, np.inf, np.inf, -1 + self.MAX_FAILURES / 6, -1 + step_limit / 12], np.float32)
-        low = np.array([-speed, -speed, -np.inf, -np.inf, -1, -1], np.float32)
-        self.observation_space = spaces.Box(low, high, dtype=np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (6,), np.float32)
 
     def reset(self, seed=None, options=None):
         super().reset(seed=seed)
-        self.position = self.np_random.uniform(-1, 1, size=2)
-        self.target = self.np_random.uniform(-1, 1, size=2)
-        self.velocity, self.force = np.zeros(2), np.zeros(2)
-        self.failures, self.t, self.is_success = 0, 0, False
-        self.trail = [self.position]
+        self.position, self.target = self.np_random.uniform(-1, 1, size=(2, 2))
+        self.velocity, self.force, self.failures, self.t = np.zeros(2), np.zeros(2), 0, 0
+        self.action, self.is_success, self.trail = None, False, [self.position]
         return self._observation(), {}
 
     def step(self, action):
         k, z = action
-        catch = k == 1
-        angle = math.pi * float(z[0])  # kept: from the +y axis, so sine on x
+        catch, angle = k == 1, math.pi * float(z[0])
+        # kept: the angle is measured from the +y axis, so sine on x
         self.force = np.zeros(2) if catch else self.FORCE * np.array([math.sin(angle), math.cos(angle)])
         self.velocity = self.VELOCITY_DECAY * self.velocity + self.force * self.DT
         self.position = self.position + self.velocity * self.DT
-        self.trail.append(self.position)
-        self.t += 1
+        self.t, self.action, self.trail = self.t + 1, (k, z[: self.parameter_sizes[k]]), [*self.trail, self.position]
 
         offset = self.target - self.position
         q = float(offset @ offset)
-        if self.failures > self.MAX_FAILURES:
-            reward = 0.0
-        elif catch and q <= self.CATCH_RADIUS**2:
-            reward = self.CATCH_REWARD - q
-        else:
-            reward = -q
-            self.failures += int(catch)
+        caught = catch and q <= self.CATCH_RADIUS**2
+        reward = 0.0 if self.failures > self.MAX_FAILURES else self.CATCH_REWARD - q if caught else -q
+        self.failures += int(catch and reward < 0)
         self.is_success = reward > 0
         terminated = reward >= 0  # kept: reward 0 ends, also at a distance of exactly 0
         truncated = not terminated and self.t >= self.step_limit
@@ -230,30 +228,32 @@ class CatchPointEnv(gym.Env):
         return np.array([*self.velocity, *(self.target - self.position), *time_features], np.float32)
 
     def render(self):
-        x, y = np.linspace(-1.5, 1.5, 400), np.linspace(1.5, -1.5, 400)[:, None]
-        image = np.full((400, 400, 3), 245, np.uint8)
+        """Blue agent, its force as an arrow, orange target (green once caught); a red tick per failed catch."""
+        axis = np.linspace(-1.5, 1.5, 400)
+        frame, plane = np.full((400, 400, 3), 245, np.uint8), axis - 1j * axis[:, None]
 
         def stroke(start, end, radius, colour):  # a line with round ends; a disc if start = end
-            (ax, ay), (dx, dy) = start, end - start
-            along = np.clip(((x - ax) * dx + (y - ay) * dy) / max(dx * dx + dy * dy, 1e-12), 0, 1)
-            image[(x - ax - along * dx) ** 2 + (y - ay - along * dy) ** 2 <= radius**2] = colour
+            path, offset = end - start, plane - start
+            along = np.clip((offset * path.conjugate()).real / max(abs(path) ** 2, 1e-12), 0, 1)
+            frame[abs(offset - along * path) <= radius] = colour
 
-        stroke(self.target, self.target, self.CATCH_RADIUS, (90, 190, 100) if self.is_success else (250, 190, 90))
-        trail = np.clip(self.trail, -1.5, 1.5)  # an agent that has left the picture slides along its border
-        for i in range(1, len(trail)):
-            stroke(trail[i - 1], trail[i], 0.01, (150, 170, 200))
-        tip, side = trail[-1] + 0.15 * self.force, np.array([-self.force[1], self.force[0]])
-        for start in (trail[-1], tip - 0.05 * self.force + 0.03 * side, tip - 0.05 * self.force - 0.03 * side):
+        target, force, *trail = np.array([self.target, self.force, *np.clip(self.trail, -1.5, 1.5)]) @ (1, 1j)
+        agent = trail[-1]  # if it has left the picture, at the border
+        stroke(target, target, self.CATCH_RADIUS, (90, 190, 100) if self.is_success else (250, 190, 90))
+        for start, end in zip(trail, trail[1:]):
+            stroke(start, end, 0.01, (150, 170, 200))
+        tip = agent + 0.15 * force
+        for start in (agent, tip - (0.05 + 0.03j) * force, tip - (0.05 - 0.03j) * force):
             stroke(start, tip, 0.012, (60, 60, 60))
-        stroke(trail[-1], trail[-1], 0.05, (40, 90, 180))
-        for i in range(self.MAX_FAILURES + 1):  # top left: one tick per catch that may fail, red once it has
-            image[10:24, 10 + 9 * i : 14 + 9 * i] = (210, 50, 50) if i < self.failures else (215, 215, 215)
-        return image
+        stroke(agent, agent, 0.05, (40, 90, 180))
+        if self.action:
+            write_action(frame, *self.action)
+        for i in range(self.MAX_FAILURES + 1):
+            frame[6:22, 284 + 10 * i : 290 + 10 * i] = (210, 50, 50) if i < self.failures else (215, 215, 215)
+        return frame
 
 
 gym.register("CatchPoint-v0", entry_point=CatchPointEnv)
-
-
 FINAL_STEP_LIMITS = {"final": None}  # of the final evaluations in result.json; None: the default
 
 

@@ -158,6 +158,18 @@ class Args:
 # ======================================================================================================= ENVIRONMENT
 
 
+GLYPHS = dict(zip("0123456789-.kz ", (0o75557, 0o26227, 0o71747, 0o71717, 0o55711, 0o74717, 0o74757, 0o71111, 0o75757,
+                                      0o75717, 0o00700, 0o00002, 0o55655, 0o71247, 0o00000)))  # fmt: skip
+
+
+def write_action(frame, k, z):
+    """Write k and z into the upper left corner of a frame. A glyph's octal digits are its rows of three pixels."""
+    glyphs = np.array([GLYPHS[c] for c in f"k {k}" + "".join(f" z {u:.2f}" for u in z) + " "])
+    pixels = np.pad((glyphs[:, None] >> np.arange(15)[::-1] & 1).reshape(-1, 5, 3), ((0, 0), (1, 1), (1, 0)))
+    text = 40 + 200 * np.kron(np.hstack(pixels), np.ones((4, 4), int))
+    frame[: len(text), : text.shape[1]] = text[..., None]
+
+
 def clip(value, bound):
     return bound if value > bound else -bound if value < -bound else value
 
@@ -165,11 +177,8 @@ def clip(value, bound):
 class Body:
     """Player, keeper or ball: its state and its constants (`bound` limits accelerations and speeds per component)."""
 
-    def __init__(self, radius, power_rate, noise, bound, decay):
-        self.radius, self.power_rate, self.noise, self.bound, self.decay = radius, power_rate, noise, bound, decay
-
-    def place(self, x, y, orientation=0.0):
-        self.x, self.y, self.vx, self.vy, self.orientation = x, y, 0.0, 0.0, orientation
+    def __init__(self, x, y, orientation, **constants):
+        vars(self).update(constants, x=x, y=y, vx=0.0, vy=0.0, orientation=orientation)
 
     def direction(self, x, y):
         return math.atan2(y - self.y, x - self.x)
@@ -182,10 +191,9 @@ class Body:
 
     def accelerate(self, power, angle, random):
         # 2 * w * random() - w is uniform(-w, w), to the last bit, without the slower call
-        noise, bound = self.noise, self.bound
+        noise, bound, force = self.noise, self.bound, power * self.power_rate
         angle *= 1 + (2 * noise * random() - noise)  # kept: the noise multiplies the angle, angle 0 has none
         spread = noise * self.speed()
-        force = power * self.power_rate
         ax = force * math.cos(angle) + (2 * spread * random() - spread)
         ay = force * math.sin(angle) + (2 * spread * random() - spread)
         self.vx = clip(self.vx + clip(ax, bound), bound)
@@ -197,7 +205,6 @@ class GoalEnv(gym.Env):
 
     Half pitch of 20 x 30 m, x in [0, 20], y in [-15, 15], goal mouth on x = 20 with |y| <= 7.01. Velocities are
     metres per substep; a step runs substeps until the ball rests in reach (kick-to) or the episode ends (shots).
-
     Action (k, z): 0 kick-to(p, p), whose second parameter is ignored, 1 and 2 shoot(y on the goal line); z are unit
     parameters, scaled to p in [0, 40] m and y in [-7.01, 7.01] m and then clipped.
     Observation (17, float32), scaled to about [-1, 1] but not clipped:
@@ -210,73 +217,49 @@ class GoalEnv(gym.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
     parameter_sizes = (2, 1, 1)
-
+    PLAYER = dict(radius=0.9, power_rate=0.006, noise=0.1, bound=1.0, decay=0.4)  # and keeper
+    BALL = dict(radius=0.4, power_rate=0.027, noise=0.05, bound=2.7, decay=0.94)
     GOAL_X, HALF_WIDTH = 20.0, 15.0  # pitch, m
     GOAL_HALF, NET_DEPTH, SHOT_TARGET_X = 7.01, 2.44, 20.4
     KEEPER_X, AREA_HALF = 14.5, 9.16  # the keeper starts on the edge of the goal area
     INTERCEPT_HALF = 9.01  # the keeper cuts off balls that would cross the goal line within this
-    KICK_DISTANCE, CATCH_DISTANCE = 1.6, 2.0
+    KICK_DISTANCE, CATCH_DISTANCE, KICK_RANGE = 1.6, 2.0, 40.0
     DASH_POWER, KEEPER_POWER, INTERCEPT_POWER, MAX_KICK_POWER = 10.0, 8.0, 20.0, 100.0
-    INERTIA, BALL_DECAY = 5.0, 0.94
-    REST_SPEED = 0.1  # a kick-to step ends when the ball is in reach and not faster
-    GOAL_REWARD, KICK_RANGE = 50.0, 40.0
+    INERTIA, GOAL_REWARD, REST_SPEED = 5.0, 50.0, 0.1  # a kick-to ends with the ball in reach and at most this fast
     SHOT_LOW = float(np.float32(-7.01))  # kept: the action and observation bounds are rounded to float32
-    OBSERVATION_LOW = np.array(2 * [0, -15, -1, -1, -math.pi] + [0, -15, -3, -3, -1, -1, -7.01], np.float32)
-    OBSERVATION_HIGH = np.array(2 * [20, 15, 1, 1, math.pi] + [20, 15, 3, 3, 1, 1, 14.02], np.float32)
-    OBSERVATION_RANGE = OBSERVATION_HIGH - OBSERVATION_LOW
-    ACTION_COLOURS = ((255, 214, 10), (214, 40, 40), (224, 64, 208), (255, 140, 26), (0, 210, 235), (120, 60, 30),
-                      (255, 170, 190), (110, 50, 200), (20, 20, 20), (150, 190, 255), (255, 255, 255))  # fmt: skip
+    OBS_LOW = np.array(2 * [0, -15, -1, -1, -math.pi] + [0, -15, -3, -3, -1, -1, -7.01], np.float32)
+    OBS_RANGE = np.array(2 * [20, 15, 1, 1, math.pi] + [20, 15, 3, 3, 1, 1, 14.02], np.float32) - OBS_LOW
 
     def __init__(self, render_mode=None, step_limit=100):
         self.render_mode, self.step_limit = render_mode, step_limit
-        parameter_space = spaces.Box(-1, 1, (max(self.parameter_sizes),), np.float32)
-        self.action_space = spaces.Tuple((spaces.Discrete(len(self.parameter_sizes)), parameter_space))
+        discrete, continuous = spaces.Discrete(len(self.parameter_sizes)), spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = spaces.Tuple((discrete, continuous))
         self.observation_space = spaces.Box(-np.inf, np.inf, (17,), np.float32)
-        self.player = Body(radius=0.9, power_rate=0.006, noise=0.1, bound=1.0, decay=0.4)
-        self.keeper = Body(radius=0.9, power_rate=0.006, noise=0.1, bound=1.0, decay=0.4)
-        self.ball = Body(radius=0.4, power_rate=0.027, noise=0.05, bound=2.7, decay=self.BALL_DECAY)
 
     def reset(self, seed=None, options=None):
         super().reset(seed=seed)
-        player, keeper, ball = self.player, self.keeper, self.ball
         y = self.np_random.uniform(-self.HALF_WIDTH, self.HALF_WIDTH)
-        angle = math.atan2(-y, self.GOAL_X)
-        player.place(0.0, y, angle)
-        reach = self.KICK_DISTANCE - 1e-12  # so that rounding cannot put the ball out of reach
-        ball.place(reach * math.cos(angle), y + reach * math.sin(angle))
+        angle, reach = math.atan2(-y, self.GOAL_X), self.KICK_DISTANCE - 1e-12  # against rounding out of reach
+        self.player = Body(0.0, y, angle, **self.PLAYER)
+        self.ball = ball = Body(reach * math.cos(angle), y + reach * math.sin(angle), 0.0, **self.BALL)
         slope = -ball.y / (self.GOAL_X - ball.x)  # the keeper stands between ball and goal centre
-        keeper.place(self.KEEPER_X, clip(slope * self.KEEPER_X + (ball.y - slope * ball.x), self.AREA_HALF))
-        keeper.orientation = keeper.direction(ball.x, ball.y)
-        self.time, self.drawn_action = 0, None
-        return self.observation(), {}
+        keeper_y = clip(slope * self.KEEPER_X + (ball.y - slope * ball.x), self.AREA_HALF)
+        self.keeper = Body(self.KEEPER_X, keeper_y, 0.0, **self.PLAYER)
+        self.keeper.orientation = self.keeper.direction(ball.x, ball.y)
+        self.time, self.action = 0, None
+        return self._observation(), {}
 
     def step(self, action):
         k, z = action
-        self.drawn_action = int(k)
-        return self.step_env(*self.to_env(self.drawn_action, z))
-
-    def to_env(self, k, z):
-        """Map unit parameters to the first parameter in metres (kept: kick-to ignores its second)."""
-        u = float(z[0])
-        if k == 0:
-            return k, self.KICK_RANGE * (u + 1) / 2
-        return k, -2 * self.SHOT_LOW * (u + 1) / 2 + self.SHOT_LOW
-
-    def step_env(self, k, parameter):
-        """Run one step of the bare environment, with the parameter in metres."""
-        player, ball, random = self.player, self.ball, self.np_random.random
-        if k == 0:
-            target_x = target_y = min(max(parameter, 0.0), self.KICK_RANGE)  # kept: one parameter, both coordinates
-        else:  # kept: the two shots are the same action
-            target_x, target_y = self.SHOT_TARGET_X, clip(parameter, self.GOAL_HALF)
-        self.arrow = complex(ball.x, ball.y), complex(target_x, target_y)
-        self.time += 1
+        player, ball, random, target = self.player, self.ball, self.np_random.random, self._target(k, float(z[0]))
+        self.time, self.action = self.time + 1, (k, z[: self.parameter_sizes[k]])
+        self.arrow = complex(ball.x, ball.y), complex(target[0] - ball.x, target[1] - ball.y)
         substeps, success, failure = 0, False, False
         done = truncated = self.time >= self.step_limit  # kept: the last step moves nothing, but pays the distance
         while not (done or success or failure):
-            self.move_player(target_x, target_y, random)
-            self.move_keeper(random)
-            self.move_bodies()
+            self._move_player(*target, random)
+            self._move_keeper(random)
+            self._move_bodies()
             substeps += 1
             success = self.GOAL_X <= ball.x <= self.GOAL_X + self.NET_DEPTH and abs(ball.y) <= self.GOAL_HALF
             if not success:
@@ -284,19 +267,25 @@ class GoalEnv(gym.Env):
                 caught = self.keeper.distance(ball) < self.CATCH_DISTANCE
                 failure = caught or not 0 <= ball.x <= self.GOAL_X or abs(ball.y) > self.HALF_WIDTH
                 done = k == 0 and ball.speed() <= self.REST_SPEED and player.distance(ball) <= self.KICK_DISTANCE
-        reward = self.GOAL_REWARD if success else -self.goal_distance() if failure or truncated else 0.0
+        reward = self.GOAL_REWARD if success else -self._goal_distance() if failure or truncated else 0.0
         info = {"is_success": success, "internal_steps": substeps}
-        return self.observation(), reward, success or failure, truncated, info
+        return self._observation(), reward, success or failure, truncated, info
 
-    def move_player(self, target_x, target_y, random):
+    def _target(self, k, u):
+        """Where action k with the unit parameter u sends the ball. Kept: the two shots are the same action."""
+        if k == 0:  # kept: one parameter, both coordinates; the second is ignored
+            return 2 * (self.KICK_RANGE * (clip(u, 1.0) + 1) / 2,)
+        return self.SHOT_TARGET_X, clip(-2 * self.SHOT_LOW * (u + 1) / 2 + self.SHOT_LOW, self.GOAL_HALF)
+
+    def _move_player(self, target_x, target_y, random):
         """Kick the ball if it is in reach, otherwise turn to it or run to it."""
         player, ball = self.player, self.ball
         turn = math.remainder(player.direction(ball.x, ball.y) - player.orientation, 2 * math.pi)
         distance = player.distance(ball)
         if distance <= self.KICK_DISTANCE:
             # kept: aimed by the displacement from the player, not from the ball
-            ax = (1 - self.BALL_DECAY) * (target_x - player.x) - ball.vx
-            ay = (1 - self.BALL_DECAY) * (target_y - player.y) - ball.vy
+            ax = (1 - ball.decay) * (target_x - player.x) - ball.vx
+            ay = (1 - ball.decay) * (target_y - player.y) - ball.vy
             efficiency = 1 - 0.25 * abs(turn) / math.pi - 0.25 * distance / self.KICK_DISTANCE
             power = min(math.hypot(ax, ay) / (efficiency * ball.power_rate), self.MAX_KICK_POWER) * efficiency
             ball.accelerate(power, math.atan2(ay, ax), random)
@@ -305,23 +294,20 @@ class GoalEnv(gym.Env):
         else:
             player.orientation += turn / (1 + self.INERTIA * player.speed())
 
-    def move_keeper(self, random):
+    def _move_keeper(self, random):
         """Cut off a ball that would roll into the goal, otherwise go to where the ball would come to rest."""
-        keeper, ball = self.keeper, self.ball
-        rest_x, rest_y = ball.x + ball.vx / (1 - self.BALL_DECAY), ball.y + ball.vy / (1 - self.BALL_DECAY)
-        dx, dy = rest_x - ball.x, rest_y - ball.y
-        slope = dy / dx if dx else 0.0
+        keeper, ball, power = self.keeper, self.ball, self.KEEPER_POWER
+        x, y = ball.x + ball.vx / (1 - ball.decay), ball.y + ball.vy / (1 - ball.decay)
+        slope = (y - ball.y) / (x - ball.x) if x != ball.x else 0.0
         intercept = ball.y - slope * ball.x
-        power = self.KEEPER_POWER
-        if rest_x > self.GOAL_X and slope and abs(slope * self.GOAL_X + intercept) <= self.INTERCEPT_HALF:
+        if x > self.GOAL_X and slope and abs(slope * self.GOAL_X + intercept) <= self.INTERCEPT_HALF:
             # to the foot of the perpendicular from the keeper to the ball's line
-            power = self.INTERCEPT_POWER
-            rest_x = (keeper.y + keeper.x / slope - intercept) / (slope + 1 / slope)
-            rest_y = slope * rest_x + intercept
-        keeper.orientation = keeper.direction(rest_x, rest_y)
+            x, power = (keeper.y + keeper.x / slope - intercept) / (slope + 1 / slope), self.INTERCEPT_POWER
+            y = slope * x + intercept
+        keeper.orientation = keeper.direction(x, y)
         keeper.accelerate(power, keeper.orientation, random)
 
-    def move_bodies(self):
+    def _move_bodies(self):
         player, keeper, ball = self.player, self.keeper, self.ball
         for body in (player, keeper, ball):
             body.x, body.y = body.x + body.vx, body.y + body.vy
@@ -331,63 +317,51 @@ class GoalEnv(gym.Env):
             if overlap > 0:
                 away, back = second.direction(first.x, first.y), first.direction(second.x, second.y)
                 for body, angle in ((first, away), (second, back)):
-                    body.x += overlap / 2 * math.cos(angle)
-                    body.y += overlap / 2 * math.sin(angle)
+                    body.x, body.y = body.x + overlap / 2 * math.cos(angle), body.y + overlap / 2 * math.sin(angle)
                     body.vx, body.vy = -body.vx, -body.vy
 
-    def goal_distance(self):
-        """Distance in metres from the ball to the goal mouth."""
-        x, y = self.ball.x, self.ball.y
+    def _goal_distance(self):
+        x, y, beside = self.ball.x, self.ball.y, max(abs(self.ball.y) - self.GOAL_HALF, 0.0)
         if x < self.GOAL_X:
-            return math.hypot(self.GOAL_X - x, max(abs(y) - self.GOAL_HALF, 0.0))
-        if y < -self.GOAL_HALF:
-            return self.GOAL_HALF - y  # kept: sign slip, 14.02 too large below the lower post
-        return max(y - self.GOAL_HALF, 0.0)
+            return math.hypot(self.GOAL_X - x, beside)
+        return self.GOAL_HALF - y if y < -self.GOAL_HALF else beside  # kept: sign slip, 14.02 more below the low post
 
-    def observation(self):
-        player, keeper, ball = self.player, self.keeper, self.ball
+    def _observation(self):
+        keeper, ball = self.keeper, self.ball
         dx, dy, distance = ball.x - keeper.x, ball.y - keeper.y, ball.distance(keeper)
+        projection = -self.GOAL_HALF if dy > 0 else self.GOAL_HALF
         if dx:
-            slope = dy / dx
-            projection = slope * self.GOAL_X + (ball.y - slope * ball.x)
+            projection = dy / dx * self.GOAL_X + (ball.y - dy / dx * ball.x)
             projection = min(max(projection, -self.GOAL_HALF), 2 * self.GOAL_HALF)  # kept: twice too high above
-        else:
-            projection = -self.GOAL_HALF if dy > 0 else self.GOAL_HALF
-        features = [player.x, player.y, player.vx, player.vy, player.orientation]
-        features += [keeper.x, keeper.y, keeper.vx, keeper.vy, keeper.orientation]
-        features += [ball.x, ball.y, ball.vx, ball.vy, dx / distance, dy / distance, projection]
-        return (2 * (np.array(features) - self.OBSERVATION_LOW) / self.OBSERVATION_RANGE - 1).astype(np.float32)
+        features = [x for b in (self.player, keeper, ball) for x in (b.x, b.y, b.vx, b.vy, b.orientation)]
+        features[14:] = dx / distance, dy / distance, projection  # instead of the ball's orientation
+        return (2 * (np.array(features) - self.OBS_LOW) / self.OBS_RANGE - 1).astype(np.float32)
 
     def render(self):
-        """Frame seen from above, goal on the right; the arrow runs from where the ball was to the last target."""
-        x, y = np.arange(-1.5, 23.5, 1 / 15), np.arange(16, -16, -1 / 15)[:, None]  # 15 pixels per metre
-        frame = np.full((len(y), len(x), 3), (38, 74, 44), np.float64)
-        light = (240, 245, 240)
+        """From above: blue player, black keeper, white ball; the arrow runs from where the ball was to its target."""
+        x, y = np.arange(-1.5, 23.5, 1 / 16), np.arange(17, -16, -1 / 16)[:, None]  # 16 pixels per metre
+        frame, plane, light = np.full((528, 400, 3), (38, 74, 44), np.uint8), x + 1j * y, (240, 245, 240)
 
-        def paint(distance, colour):  # distance in metres to the edge of a shape, negative inside
-            frame[:] += np.clip(0.5 - 15 * distance, 0, 1)[..., None] * (np.array(colour) - frame)
-
-        def paint_line(start, end, width, colour):  # complex numbers x + iy; a disc if start and end are the same
-            path, offset = end - start, x + 1j * y - start
-            along = np.clip((offset * path.conjugate()).real / max(abs(path) ** 2, 1e-9), 0, 1)
-            paint(abs(offset - along * path) - width / 2, colour)
+        def stroke(start, end, radius, colour):  # a line with round ends; a disc if start = end
+            path, offset = end - start, plane - start
+            along = np.clip((offset * path.conjugate()).real / max(abs(path) ** 2, 1e-12), 0, 1)
+            frame[abs(offset - along * path) <= radius] = colour
 
         for x0, x1, half in ((0, 20, 15), (self.KEEPER_X, 20, self.AREA_HALF), (20, 22.44, self.GOAL_HALF)):
-            edge = np.maximum(abs(x - (x0 + x1) / 2) - (x1 - x0) / 2, abs(y) - half)
-            paint(edge - 0.08, light)
-            paint(edge + 0.08, (70, 135, 72) if x1 == 20 else (120, 130, 125))
-        if self.drawn_action is not None:
-            start, path = self.arrow[0], self.arrow[1] - self.arrow[0]
+            edge = np.maximum(abs(x - (x0 + x1) / 2) - (x1 - x0) / 2, abs(y) - half)  # distance, negative inside
+            frame[edge < 0.08], frame[edge < -0.08] = light, (70, 135, 72) if x1 == 20 else (120, 130, 125)
+        if self.action:
+            start, path = self.arrow
             shown = min(1, (15.5 - start.imag) / max(path.imag, 1e-9), (23 - start.real) / max(path.real, 1e-9))
-            tip = start + shown * path
-            for end in (start, *(tip - np.exp(1j * (np.angle(path) + turn)) for turn in (-0.5, 0.5))):
-                paint_line(tip, end, 0.3, self.ACTION_COLOURS[self.drawn_action])
+            tip, unit = start + shown * path, np.exp(1j * np.angle(path))
+            for end in (start, tip - (0.9 + 0.5j) * unit, tip - (0.9 - 0.5j) * unit):
+                stroke(end, tip, 0.15, (255, 214, 10))
+            write_action(frame, *self.action)
         for body, colour in ((self.keeper, (25, 25, 30)), (self.player, (30, 90, 210)), (self.ball, light)):
             centre = complex(body.x, body.y)
-            paint_line(centre, centre, 2 * body.radius, colour)
-            if body is not self.ball:
-                paint_line(centre, centre + 0.7 * np.exp(1j * body.orientation), 0.2, light)
-        return frame.astype(np.uint8)
+            stroke(centre, centre, body.radius, colour)
+            stroke(centre, centre + 0.75 * body.radius * np.exp(1j * body.orientation), 0.1, light)
+        return frame
 
 
 class HardGoalEnv(GoalEnv):
@@ -397,19 +371,14 @@ class HardGoalEnv(GoalEnv):
     # kept: the unit parameter runs from high to low, and the middle part has no width (-0.2 was lost)
     PARTS = ((-1.0, -0.6), (-0.6, -0.2), (0.2, 0.2), (0.2, 0.6), (0.6, 1.0))
 
-    def to_env(self, k, z):
-        if k > 0:
-            shot, part = divmod(k - 1, 5)
-            low, high = self.PARTS[part]
-            half = (low - high) / 2
-            k, z = 1 + shot, (float(z[0]) * half + (low - half),)
-        return super().to_env(k, z)
+    def _target(self, k, u):
+        low, high = self.PARTS[(k - 1) % 5]
+        half = (low - high) / 2
+        return super()._target(k, u * half + (low - half) if k else u)
 
 
 gym.register("Goal-v0", entry_point=GoalEnv)
 gym.register("HardGoal-v0", entry_point=HardGoalEnv)
-
-
 FINAL_STEP_LIMITS = {"final": None}  # of the final evaluations in result.json; None: the default
 
 

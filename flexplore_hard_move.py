@@ -165,6 +165,18 @@ class Args:
 # ======================================================================================================= ENVIRONMENT
 
 
+GLYPHS = dict(zip("0123456789-.kz ", (0o75557, 0o26227, 0o71747, 0o71717, 0o55711, 0o74717, 0o74757, 0o71111, 0o75757,
+                                      0o75717, 0o00700, 0o00002, 0o55655, 0o71247, 0o00000)))  # fmt: skip
+
+
+def write_action(frame, k, z):
+    """Write k and z into the upper left corner of a frame. A glyph's octal digits are its rows of three pixels."""
+    glyphs = np.array([GLYPHS[c] for c in f"k {k}" + "".join(f" z {u:.2f}" for u in z) + " "])
+    pixels = np.pad((glyphs[:, None] >> np.arange(15)[::-1] & 1).reshape(-1, 5, 3), ((0, 0), (1, 1), (1, 0)))
+    text = 40 + 200 * np.kron(np.hstack(pixels), np.ones((4, 4), int))
+    frame[: len(text), : text.shape[1]] = text[..., None]
+
+
 class HardMoveEnv(gym.Env):
     """Steer a point agent to a fixed target in the plane with n thrusters, each subset of them a discrete action.
 
@@ -173,40 +185,29 @@ class HardMoveEnv(gym.Env):
         is 2 * u * motions[k], so a negative u reverses it. u is nominally in [-1, 1] and never clipped.
     Reward: 20 - q if q <= 0.2**2, else -q, with q the squared distance to the target after moving.
     Ends: terminated at q <= 0.2**2 (success); truncated at `step_limit` steps (HyAR: 30, DLPA: 25).
-    Source: the multi-agent particle worlds of Lowe et al. (2017) as extended by the HyAR and DLPA code, which use
-        n = 4, 6, 8 and 10.
+    Source: the particle worlds of Lowe et al. (2017) as extended by the HyAR and DLPA code (n = 4, 6, 8 and 10).
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
-
-    DT = 0.1  # time of one step
-    VELOCITY_DECAY = 0.75  # share of the velocity kept per step
-    FORCE = 2.0  # of the strongest action, with unit mass
-    TARGET_RADIUS = 0.2
-    TARGET_REWARD = 20.0
+    DT, VELOCITY_DECAY = 0.1, 0.75  # time of one step; share of the velocity kept per step
+    FORCE, TARGET_RADIUS, TARGET_REWARD = 2.0, 0.2, 20.0  # the force is that of the strongest action, with unit mass
 
     def __init__(self, n=4, render_mode=None, step_limit=30):
-        if n < 1:
-            raise ValueError(f"n must be a positive integer (4, 6, 8 or 10 in the literature), got {n}")
-        self.render_mode = render_mode
-        self.step_limit = step_limit
+        self.render_mode, self.step_limit = render_mode, step_limit
         self.parameter_sizes = (1,) * 2**n  # number of parameters of each discrete action
         self.action_space = spaces.Tuple((spaces.Discrete(2**n), spaces.Box(-1, 1, (1,), np.float32)))
         self.observation_space = spaces.Box(-np.inf, np.inf, (4,), np.float32)
-
         angles = 2 * np.pi * np.arange(n) / n
         directions = np.round(np.stack([np.cos(angles), np.sin(angles)], axis=1), 3)  # kept: three decimals
-        bits = np.arange(2**n)[:, None] >> np.arange(n)[::-1] & 1  # most significant bit first
-        sums = bits @ directions
+        sums = (np.arange(2**n)[:, None] >> np.arange(n)[::-1] & 1) @ directions  # most significant bit first
         self.motions = sums / np.linalg.norm(sums, axis=1).max()  # kept: many are equal, some are zero
 
     def reset(self, seed=None, options=None):
         super().reset(seed=seed)
-        self.position = self.np_random.uniform(-1, 1, size=2)
-        self.target = self.np_random.uniform(-1, 1, size=2)
-        self.velocity, self.force = np.zeros(2), np.zeros(2)
-        self.t, self.is_success = 0, False  # kept: a start inside the target counts only after the first step
-        self.trail = [self.position]
+        self.position, self.target = self.np_random.uniform(-1, 1, size=(2, 2))
+        self.velocity, self.force, self.t = np.zeros(2), np.zeros(2), 0
+        # kept: a start inside the target counts only after the first step
+        self.action, self.is_success, self.trail = None, False, [self.position]
         return self._observation(), {}
 
     def step(self, action):
@@ -214,8 +215,7 @@ class HardMoveEnv(gym.Env):
         self.force = self.FORCE * float(z[0]) * self.motions[k]
         self.velocity = self.VELOCITY_DECAY * self.velocity + self.force * self.DT
         self.position = self.position + self.velocity * self.DT
-        self.trail.append(self.position)
-        self.t += 1
+        self.t, self.action, self.trail = self.t + 1, (k, z), [*self.trail, self.position]
 
         offset = self.target - self.position
         q = float(offset @ offset)
@@ -228,28 +228,30 @@ class HardMoveEnv(gym.Env):
         return np.array([*self.velocity, *(self.target - self.position)], np.float32)
 
     def render(self):
-        x, y = np.linspace(-1.5, 1.5, 400), np.linspace(1.5, -1.5, 400)[:, None]
-        image = np.full((400, 400, 3), 245, np.uint8)
+        """Blue agent, its force as an arrow, orange target (green once reached)."""
+        axis = np.linspace(-1.5, 1.5, 400)
+        frame, plane = np.full((400, 400, 3), 245, np.uint8), axis - 1j * axis[:, None]
 
         def stroke(start, end, radius, colour):  # a line with round ends; a disc if start = end
-            (ax, ay), (dx, dy) = start, end - start
-            along = np.clip(((x - ax) * dx + (y - ay) * dy) / max(dx * dx + dy * dy, 1e-12), 0, 1)
-            image[(x - ax - along * dx) ** 2 + (y - ay - along * dy) ** 2 <= radius**2] = colour
+            path, offset = end - start, plane - start
+            along = np.clip((offset * path.conjugate()).real / max(abs(path) ** 2, 1e-12), 0, 1)
+            frame[abs(offset - along * path) <= radius] = colour
 
-        stroke(self.target, self.target, self.TARGET_RADIUS, (90, 190, 100) if self.is_success else (250, 190, 90))
-        trail = np.clip(self.trail, -1.5, 1.5)  # an agent that has left the picture slides along its border
-        for i in range(1, len(trail)):
-            stroke(trail[i - 1], trail[i], 0.01, (150, 170, 200))
-        tip, side = trail[-1] + 0.15 * self.force, np.array([-self.force[1], self.force[0]])
-        for start in (trail[-1], tip - 0.05 * self.force + 0.03 * side, tip - 0.05 * self.force - 0.03 * side):
+        target, force, *trail = np.array([self.target, self.force, *np.clip(self.trail, -1.5, 1.5)]) @ (1, 1j)
+        agent = trail[-1]  # if it has left the picture, at the border
+        stroke(target, target, self.TARGET_RADIUS, (90, 190, 100) if self.is_success else (250, 190, 90))
+        for start, end in zip(trail, trail[1:]):
+            stroke(start, end, 0.01, (150, 170, 200))
+        tip = agent + 0.15 * force
+        for start in (agent, tip - (0.05 + 0.03j) * force, tip - (0.05 - 0.03j) * force):
             stroke(start, tip, 0.012, (60, 60, 60))
-        stroke(trail[-1], trail[-1], 0.05, (40, 90, 180))
-        return image
+        stroke(agent, agent, 0.05, (40, 90, 180))
+        if self.action:
+            write_action(frame, *self.action)
+        return frame
 
 
 gym.register("HardMove-v0", entry_point=HardMoveEnv)
-
-
 FINAL_STEP_LIMITS = {"final": 30, "final_25": 25}  # of the final evaluations in result.json; None: the default
 
 

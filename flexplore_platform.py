@@ -160,6 +160,18 @@ class Args:
 # ======================================================================================================= ENVIRONMENT
 
 
+GLYPHS = dict(zip("0123456789-.kz ", (0o75557, 0o26227, 0o71747, 0o71717, 0o55711, 0o74717, 0o74757, 0o71111, 0o75757,
+                                      0o75717, 0o00700, 0o00002, 0o55655, 0o71247, 0o00000)))  # fmt: skip
+
+
+def write_action(frame, k, z):
+    """Write k and z into the upper left corner of a frame. A glyph's octal digits are its rows of three pixels."""
+    glyphs = np.array([GLYPHS[c] for c in f"k {k}" + "".join(f" z {u:.2f}" for u in z) + " "])
+    pixels = np.pad((glyphs[:, None] >> np.arange(15)[::-1] & 1).reshape(-1, 5, 3), ((0, 0), (1, 1), (1, 0)))
+    text = 40 + 200 * np.kron(np.hstack(pixels), np.ones((4, 4), int))
+    frame[: len(text), : text.shape[1]] = text[..., None]
+
+
 def clip(value, low, high):
     return low if value < low else min(value, high)
 
@@ -179,14 +191,11 @@ class PlatformEnv(gym.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
     parameter_sizes = (1, 1, 1)
-    PARAMETER_HIGH = (30.0, 720.0, 430.0)
-    TAKE_OFF_VY = (0.0, 35.0, 25.0)
-    RUN_SUBSTEPS, DT, GRAVITY, VX_DECAY = 20, 0.05, 9.8, 0.99
-    NOISE_SCALE = 0.5 * DT
+    PARAMETER_HIGH, TAKE_OFF_VY = (30.0, 720.0, 430.0), (0.0, 35.0, 25.0)  # of run, hop and leap
+    RUN_SUBSTEPS, DT, NOISE_SCALE, GRAVITY, VX_DECAY = 20, 0.05, 0.025, 9.8, 0.99
     MAX_AX, MAX_VX, MAX_VX_ON_PLATFORM, MAX_VY, MAX_ENEMY_VX = 600.0, 100.0, 70.0, 200.0, 30.0
     PLATFORMS = ((0.0, 250.0), (475.0, 750.0), (985.0, 1035.0))  # left and right edge
-    TOP, GOAL_X = 40.0, 1035.0
-    WIDTH, HEIGHT = 20.0, 30.0  # of the player and of the enemies
+    TOP, GOAL_X, WIDTH, HEIGHT = 40.0, 1035.0, 20.0, 30.0  # width and height of the player and of the enemies
     SCENERY = ((250, 275, 225, 0), (275, 50, 235, 475), (50, 0, 0, 985))  # width, next width, gap, x: features 4 to 7
     FEATURE_SCALE = np.array([GOAL_X + WIDTH, MAX_VX, GOAL_X, 2 * MAX_ENEMY_VX, 275, 275, 235, GOAL_X, 1])
 
@@ -198,14 +207,13 @@ class PlatformEnv(gym.Env):
     def reset(self, seed=None, options=None):
         super().reset(seed=seed)
         self.x, self.y, self.vx, self.vy = 0.0, self.TOP, 0.0, 0.0
-        self.enemy_x = [right - self.WIDTH for _, right in self.PLATFORMS[:2]]
-        self.enemy_vx = [-self.MAX_ENEMY_VX, -self.MAX_ENEMY_VX]
-        self.steps, self.last_action = 0, None
+        self.enemy_x, self.enemy_vx = [right - self.WIDTH for _, right in self.PLATFORMS[:2]], 2 * [-self.MAX_ENEMY_VX]
+        self.steps, self.action = 0, None
         return self._observation(), {}
 
     def step(self, action):
-        k, u = int(action[0]), float(action[1][0])
-        parameter = clip(self.PARAMETER_HIGH[k] * (u + 1) / 2, 0.0, self.PARAMETER_HIGH[k])
+        k, z = action
+        parameter = clip(self.PARAMETER_HIGH[k] * (float(z[0]) + 1) / 2, 0.0, self.PARAMETER_HIGH[k])
         start_x, internal_steps, done = self.x, 0, False
         while not done:
             self._substep(k, parameter)
@@ -215,8 +223,7 @@ class PlatformEnv(gym.Env):
             terminated = success or touched or self.y < self.TOP
             # kept: a run can end just past an edge with y still at TOP; whatever comes next is then a fall
             done = terminated or (internal_steps == self.RUN_SUBSTEPS if k == 0 else self._on_platform())
-        self.steps += 1
-        self.last_action = k, parameter / self.PARAMETER_HIGH[k]
+        self.steps, self.action = self.steps + 1, (k, z)
         truncated = self.steps >= self.step_limit and not terminated
         info = {"is_success": success, "internal_steps": internal_steps}
         return self._observation(), (self.x - start_x) / self.GOAL_X, terminated, truncated, info
@@ -235,11 +242,16 @@ class PlatformEnv(gym.Env):
             self._push((parameter / air_time - self.vx - noise_x) / self.DT, (self.TAKE_OFF_VY[k] - noise_y) / self.DT)
         if on_platform:
             self.vx = min(self.vx, self.MAX_VX_ON_PLATFORM)
-        active = int(self.x > self.PLATFORMS[1][0])  # chosen before the player moves
+        j = int(self.x > self.PLATFORMS[1][0])  # the active enemy, chosen before the player moves; kept: one is frozen
         self.x = clip(self.x + self.vx * self.DT, 0.0, self.GOAL_X)
         self.y += self.vy * self.DT
         self.vx *= self.VX_DECAY
-        self._move_enemy(active)  # kept: the other enemy is frozen
+        low, high = self.PLATFORMS[j][0], self.PLATFORMS[j][1] - self.WIDTH
+        if not low < self.enemy_x[j] < high:  # kept: holds at the start too, so the first move is into the right limit
+            self.enemy_vx[j] = -self.enemy_vx[j]
+        noise = self.np_random.normal(0.0, self.NOISE_SCALE)
+        self.enemy_vx[j] = clip(self.enemy_vx[j] + noise, -self.MAX_ENEMY_VX, self.MAX_ENEMY_VX)
+        self.enemy_x[j] = clip(self.enemy_x[j] + self.enemy_vx[j] * self.DT, low, high)
         if self.y < self.TOP:
             for left, right in self.PLATFORMS:
                 self._separate(left, right)
@@ -248,14 +260,6 @@ class PlatformEnv(gym.Env):
         self.vx += clip(ax, -self.MAX_AX, self.MAX_AX) * self.DT
         self.vx = clip(self.vx - abs(self.np_random.normal(0.0, self.NOISE_SCALE)), 0.0, self.MAX_VX)
         self.vy = clip(self.vy + ay * self.DT, -self.MAX_VY, self.MAX_VY)
-
-    def _move_enemy(self, j):
-        low, high = self.PLATFORMS[j][0], self.PLATFORMS[j][1] - self.WIDTH
-        if not low < self.enemy_x[j] < high:  # kept: holds at the start too, so the first move is into the right limit
-            self.enemy_vx[j] = -self.enemy_vx[j]
-        noise = self.np_random.normal(0.0, self.NOISE_SCALE)
-        self.enemy_vx[j] = clip(self.enemy_vx[j] + noise, -self.MAX_ENEMY_VX, self.MAX_ENEMY_VX)
-        self.enemy_x[j] = clip(self.enemy_x[j] + self.enemy_vx[j] * self.DT, low, high)
 
     def _separate(self, left, right):
         """Move the player out of a platform if it overlaps, sideways only if that way is shorter."""
@@ -280,19 +284,18 @@ class PlatformEnv(gym.Env):
         return (2 * raw - 1).astype(np.float32)
 
     def render(self):
-        """The arrow is the last action: black run, orange hop, purple leap; its length is the parameter."""
-        green, shapes = (0, 158, 115), []  # shapes: left, bottom, width, height, colour
-        shapes += [(left, -18, right - left, self.TOP + 18, (120, 126, 138)) for left, right in self.PLATFORMS]
-        shapes += [(self.GOAL_X, self.TOP, 4, 95, green), (self.GOAL_X, self.TOP + 65, 34, 30, green)]
+        """Blue player, red enemies; the arrow is the last action: black run, orange hop, purple leap, as long as z."""
+        shapes = [(left, -18, right - left, self.TOP + 18, (120, 126, 138)) for left, right in self.PLATFORMS]
+        shapes += [(self.GOAL_X, self.TOP + y, width, 30, (0, 158, 115)) for y, width in ((0, 4), (30, 4), (60, 34))]
         shapes += [(x, self.TOP, self.WIDTH, self.HEIGHT, (213, 64, 40)) for x in self.enemy_x]
         shapes += [(self.x, self.y, self.WIDTH, self.HEIGHT, (0, 114, 178))]
-        if self.last_action:
-            k, fraction = self.last_action
-            colour, length = ((40, 40, 40), (230, 159, 0), (170, 80, 180))[k], 80 * fraction
-            x, y = self.x + self.WIDTH / 2, self.y + 48
+        frame, scale = np.full((136, 640, 3), 248, np.uint8), 0.55  # pixels per world unit
+        if self.action:
+            (k, z), x, y = self.action, self.x + self.WIDTH / 2, self.y + 48
+            colour, length = ((40, 40, 40), (230, 159, 0), (170, 80, 180))[k], 40 * (clip(z[0], -1, 1) + 1)
             shapes += [(x, y - 3, length, 6, colour)]
             shapes += [(x + length + i, y - 12 + i, 2, 24 - 2 * i, colour) for i in range(12)]
-        frame, scale = np.full((112, 640, 3), 248, np.uint8), 0.55  # pixels per world unit
+            write_action(frame, k, z)
         for x, y, width, height, colour in shapes:
             rows = slice(round((y + 18) * scale), round((y + 18 + height) * scale))
             frame[::-1][rows, round((x + 20) * scale) : round((x + 20 + width) * scale)] = colour
@@ -300,6 +303,7 @@ class PlatformEnv(gym.Env):
 
 
 gym.register("Platform-v0", entry_point=PlatformEnv)
+
 
 class OriginalPlatformEnv(gym.Env):
     """The original gym_platform package, which needs the old `gym`, behind the interface of PlatformEnv."""
@@ -325,20 +329,19 @@ class OriginalPlatformEnv(gym.Env):
 
 
 gym.register("OriginalPlatform-v0", entry_point=OriginalPlatformEnv, max_episode_steps=200)
-
-
 FINAL_STEP_LIMITS = {"final": None}  # of the final evaluations in result.json; None: the default
 
 
 def make_env(args, step_limit=None, render_mode=None):
     """A new environment for training or evaluation."""
-    env_id = args.env_id
-    if args.env_source == "gym-platform":
-        env_id = "OriginalPlatform-v0"
-        if find_spec("gym_platform") is None:
-            refuse("--env-source gym-platform needs the original package: pip install gym==0.26.2 pygame "
-                   "-e git+https://github.com/cycraig/gym-platform#egg=gym_platform")  # fmt: skip
+    original = args.env_source == "gym-platform"
+    if original and args.capture_video:
+        refuse("--capture-video must be left out with --env-source gym-platform, which draws no pictures")
+    if original and find_spec("gym_platform") is None:
+        refuse("--env-source gym-platform needs the original package: pip install gym==0.26.2 pygame "
+               "-e git+https://github.com/cycraig/gym-platform#egg=gym_platform")  # fmt: skip
     limit = {} if step_limit is None else {"step_limit": step_limit}
+    env_id = "OriginalPlatform-v0" if original else args.env_id
     return gym.make(env_id, render_mode=render_mode, disable_env_checker=True, **limit)
 
 

@@ -20,7 +20,7 @@ from flexplore_platform import PlatformEnv  # noqa: E402
 SCENES = {
     "Platform": (PlatformEnv(), 0, [(0, [0.6])]),
     "Goal": (GoalEnv(), 3, [(0, [-0.7, 0])]),
-    "Hard Goal": (HardGoalEnv(), 5, [(0, [-0.6, 0])]),
+    "Hard Goal": (HardGoalEnv(), 5, [(0, [-0.6, 0]), (10, [0.3, 0])]),
     "Catch Point": (CatchPointEnv(), 4, [(0, [0.9]), (0, [0.9]), (1, [0]), (0, [0.9]), (0, [0.9])]),
     "Hard Move (n = 10)": (HardMoveEnv(n=10), 2, [(1, [1]), (3, [1]), (3, [1]), (7, [1]), (3, [1])]),
 }

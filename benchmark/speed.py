@@ -5,6 +5,8 @@
 One process, one thread, each script at its defaults with a replay of random play. A time is the median over rounds; a
 round goes through all measurements, so that whatever else the machine does hits all of them alike. The time of an
 evaluation is that of planning one step of one episode; steps/s are those that the other times add up to at the flags.
+A checkpoint is one of the end of the run, with every transition, written to the working directory; its share is that of
+the time between two checkpoints, without evaluations.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ import json
 import runpy
 import statistics
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -89,6 +92,12 @@ class Subject:
         for name, E, explore in (("plan", 1, True), ("evaluation", self.side_by_side, False)):
             plan = script.uniform_plan(args.horizon, E, agent)
             self.calls[name] = partial(script.mppi, average.module, replay.s[:E], plan, args, explore)
+        learning = {"agent": agent, "average": average, "policy": policy_optimizer} | optimizers
+        full = vars(replay) | {"train": list(range(args.total_timesteps))}  # its tensors always are
+        self.folder = tempfile.TemporaryDirectory(dir=".")
+        self.checkpoint = Path(self.folder.name) / "checkpoint.pt"
+        self.calls["checkpoint"] = lambda: script.write(self.checkpoint, {
+            "learning": {name: part.state_dict() for name, part in learning.items()}, "replay": full})  # fmt: skip
         x, y = (torch.randn(n, args.hidden_size) for n in (args.num_samples, args.model_horizon * args.batch_size))
         w = torch.randn(args.hidden_size, args.hidden_size)
         for product, a, b in (("mm_plan", x, w), ("mm_update", y, w), ("mm_gradient", y.T, y)):
@@ -113,6 +122,9 @@ class Subject:
         ms = {name: 1000 * x for name, x in seconds.items()}
         ms["evaluation"] /= self.side_by_side  # of one episode
         summary = {"ms": ms, "steps_per_second": 1 / step, "side_by_side": self.side_by_side, "args": vars(args)}
+        between = args.checkpoint_frequency * step + seconds["checkpoint"]
+        summary["checkpoint_share"] = seconds["checkpoint"] / between
+        summary["checkpoint_MB"] = self.checkpoint.stat().st_size / 1e6
         for name, rate in reached.items():
             with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop}) as counter:
                 self.calls[name]()
@@ -197,19 +209,19 @@ if __name__ == "__main__":
     seconds = measure({name: subject.calls for name, subject in subjects.items()} | calls, args.rounds)
     result = {"rounds": args.rounds} | subjects["platform"].provenance
     result |= {name: subject.summary(seconds[name]) for name, subject in subjects.items()}
-    columns = "plan update policy averaging environment evaluation".split()
-    times = [[name, *(result[name]["ms"].get(x, "-") for x in columns), result[name]["steps_per_second"]]
-             for name in subjects]  # fmt: skip
+    columns = "plan update policy averaging environment evaluation checkpoint".split()
+    times = [[name, *(result[name]["ms"].get(x, "-") for x in columns), f"{result[name]['checkpoint_share']:.2%}",
+              result[name]["steps_per_second"]] for name in subjects]  # fmt: skip
     for task, p in peers.items():  # with the time of our environment, as its own is not run
         ms = {name: 1000 * x for name, x in seconds[f"{task}, DLPA's code"].items()}
         rate = 1000 / (result[task]["ms"]["environment"] + ms["plan"] + p.num_updates * ms["update"])
-        times.append([f"{task}, DLPA's code", *ms.values(), "-", "-", "-", "-", rate])
+        times.append([f"{task}, DLPA's code", *ms.values(), *["-"] * 6, rate])
         peer = {"ms": ms, "updates_per_step": p.num_updates, "steps_per_second": rate}
         for ours in (task, f"{task}, DLPA's work"):
             peer[f"ratio of {ours}"] = result[ours]["steps_per_second"] / rate
             print(f"{ours}: {peer[f'ratio of {ours}']:.1f} times the steps per second of DLPA's code")
         result[f"{task}, DLPA's code"] = peer
-    show(["milliseconds", *columns, "steps/s"], times)
+    show(["milliseconds", *columns, "its share", "steps/s"], times)
     header = [f"{part} {x}" for part in ("plan", "update") for x in result["platform"][part]]
     show(["rates", *header], [[x, *result[x]["plan"].values(), *result[x]["update"].values()] for x in subjects])
     path = ROOT / "benchmark" / "results" / "speed.json"

@@ -5,13 +5,13 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 import torch.nn as nn
+import tyro
 from scipy.stats import wasserstein_distance
 
 ROOT = Path(__file__).parents[1]
@@ -315,8 +315,8 @@ DLPA_LIKE = ["--flexibility", "0", "--mi-weight", "0", "--smoothing", "never", "
 
 @pytest.mark.parametrize("flags", [[], DLPA_LIKE], ids=["flexplore", "dlpa_like"])
 def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
-    """Two processes with the same seed; 300 steps of the script as a user starts it."""
-    small = "--total-timesteps 300 --learning-starts 250 --eval-frequency 150 --eval-episodes 3 --final-eval-episodes 5"
+    """Two processes with the same seed; 160 steps of the script as a user starts it."""
+    small = "--total-timesteps 160 --learning-starts 130 --eval-frequency 80 --eval-episodes 2 --final-eval-episodes 3"
     results = []
     for run in "ab":
         (tmp_path / run).mkdir()
@@ -333,38 +333,75 @@ def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
         assert list((path.parent).glob("events.out.tfevents*"))
     assert results[0] == results[1]
     curve, final = results[0]
-    assert [point["step"] for point in curve] == [150, 300] and final["episodes"] == len(final["returns"]) == 5
+    assert [point["step"] for point in curve] == [80, 160] and final["episodes"] == len(final["returns"]) == 3
 
 
-BAD_FLAGS = [
-    ("total_timesteps", 0), ("learning_starts", 0), ("learning_starts", 9999), ("batch_size", -1), ("horizon", 0),
-    ("updates_per_step", 0), ("num_samples", 0), ("num_elites", 0), ("num_elites", 513),
-    ("num_iterations", 0), ("policy_horizon", 0), ("eval_frequency", 0), ("eval_episodes", 0),
-    ("final_eval_episodes", 0), ("flexibility", -0.1), ("flexibility", 1.1), ("gamma", 1.01), ("random_fraction", 2.0),
-    ("smoothing_start", -1.0),
-    ("proposal_fraction", 1.5), ("uniform_mix", -0.1), ("hold_fraction", 1.1), ("learning_rate", 0.0),
-    ("learning_rate", math.inf), ("smoothing_epsilon", -1.0), ("mppi_factor", math.nan),
-    ("mi_weight", -0.1), ("seed", -1),
-]  # fmt: skip
+BAD_VALUES = {  # flags, and values that every one of them refuses
+    "total-timesteps learning-starts hidden-size updates-per-step batch-size horizon model-horizon policy-horizon "
+    "policy-frequency num-samples num-elites num-iterations eval-frequency eval-episodes final-eval-episodes":
+        "0 -1 1.5 many",
+    "seed checkpoint-frequency": "-1 4294967296 1.5 many",
+    "gamma flexibility weight-averaging parameter-noise smoothing-start random-fraction policy-parameters "
+    "proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
+    "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
+    "mi-weight weight-decay": "-0.1 nan inf much",
+    "env-id env-source activation discriminator smoothing": "0 other",
+    "learning-starts": "2501",  # more than --total-timesteps
+    "num-elites": "257",  # more than --num-samples
+}  # fmt: skip
+SWITCHES = "torch-deterministic cuda compile track capture-video save-model clock anneal-lr clip-reward prune".split()
+BAD_FLAGS = [(f"--{name}", value) for names, values in BAD_VALUES.items()
+             for name in names.split() for value in values.split()]  # fmt: skip
 
 
-@pytest.mark.parametrize("name, value", BAD_FLAGS)
-def test_bad_flags(name, value, capsys):
-    args = SimpleNamespace(**(vars(Args()) | {name: value}))
+def is_one_sentence(error):  # ours, or tyro's box with its hint
+    return error.startswith("error: ") and error.count("\n") == 1 or "For full helptext" in error
+
+
+def test_bad_flags_are_of_every_flag():
+    names_and_paths = {"exp-name", "wandb-project-name", "wandb-entity", "resume", "evaluate"}
+    known = {flag[2:] for flag, _ in BAD_FLAGS} | names_and_paths | set(SWITCHES)
+    assert known == {name.replace("_", "-") for name in vars(Args())}
+
+
+@pytest.mark.parametrize("flags", BAD_FLAGS + [(f"--{name}", "maybe") for name in SWITCHES], ids=" ".join)
+def test_bad_flags(flags, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
-        flexplore.check(args)
+        flexplore.check(tyro.cli(Args, args=flags))
     error = capsys.readouterr().err
-    assert end.value.code == 2 and error.count("\n") == 1 and f"--{name.replace('_', '-')} must be" in error
+    assert end.value.code == 2 and not list(tmp_path.iterdir())
+    assert is_one_sentence(error) and (flags[0] if flags[1] != "maybe" else "maybe") in error
+
+
+@pytest.mark.parametrize("flag, value, hint", [
+    ("track", True, "pip install wandb"), ("capture_video", True, "pip install moviepy"), ("cuda", True, "CUDA"),
+    ("env_source", "gym-platform", "pip install gym"),
+])  # fmt: skip
+def test_what_is_not_there_is_named(flag, value, hint, capsys, monkeypatch):
+    monkeypatch.setattr(flexplore, "find_spec", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    args = Args(**{flag: value})
+    with pytest.raises(SystemExit) as end:
+        flexplore.check(args), flexplore.make_env(args)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and is_one_sentence(error) and f"--{flag.replace('_', '-')} " in error and hint in error
+
+
+def test_no_video_of_the_original_platform(capsys):
+    with pytest.raises(SystemExit) as end:
+        flexplore.make_env(Args(env_source="gym-platform", capture_video=True))
+    assert end.value.code == 2 and "--capture-video must be left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [
-    ["--horizon", "0"], ["--smoothing", "sometimes"], ["--env-id", "Nowhere-v0"],
-    pytest.param(["--cuda"], marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")),
-])  # fmt: skip
+    ["--horizon", "0"], ["--smoothing", "sometimes"], ["--resume", "nowhere"], ["--evaluate", "nowhere/model.pt"],
+], ids=" ".join)
 def test_bad_flags_end_the_program_before_any_work(flags, tmp_path):
     command = [sys.executable, ROOT / "flexplore_platform.py", *flags]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 2 and flags[0] in run.stderr and not list(tmp_path.iterdir())
+    assert run.returncode == 2 and flags[-1] in run.stderr and not list(tmp_path.iterdir())
+    assert is_one_sentence(run.stderr)
 
 
 def test_check_accepts_the_defaults():

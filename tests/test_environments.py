@@ -114,6 +114,18 @@ def test_gymnasium_interface(name):
     assert (frames[0] != frames[1]).any() and (frames[1] != frames[2]).any()
 
 
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_frame_shows_k_and_z(name):
+    env = make(name)
+    env.reset(seed=1)
+    env.step((0, np.full(max(env.parameter_sizes), -0.5, np.float32)))
+    frames = [env.render()]
+    for action in ((0, [-0.4]), (1, [-0.5]), (len(env.parameter_sizes) - 1, [0.3])):
+        env.action = action  # all else stays as it is
+        frames.append(env.render())
+    assert len({frame.tobytes() for frame in frames}) == 4
+
+
 @pytest.mark.parametrize("n", [4, 6, 8, 10])
 def test_hard_move_motions(n):
     env = make(f"hard_move_n{n}")

@@ -1,28 +1,34 @@
 """Interrupted, resumed and saved runs of a script, as a user starts them."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import torch
+from moviepy import VideoFileClip
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 import flexplore_catch_point as flexplore  # noqa: E402
 
-SMALL = ("--total-timesteps 400 --learning-starts 100 --eval-frequency 200 --eval-episodes 2 --final-eval-episodes 4 "
-         "--num-samples 32 --num-elites 4 --batch-size 16 --checkpoint-frequency 50").split()  # fmt: skip
+SMALL = ("--total-timesteps 240 --learning-starts 80 --eval-frequency 120 --eval-episodes 2 --final-eval-episodes 4 "
+         "--num-samples 32 --num-elites 4 --batch-size 16 --updates-per-step 1 "
+         "--checkpoint-frequency 50").split()  # fmt: skip
+TINY = dict(total_timesteps=160, learning_starts=110, eval_frequency=160, eval_episodes=1, final_eval_episodes=1,
+            num_samples=32, num_elites=4, batch_size=16, checkpoint_frequency=50)  # fmt: skip
 TIMINGS = {"wall_seconds", "sps", "plan_ms", "update_ms", "evaluation_seconds"}
 
 
-def start(folder, *flags):
+def start(folder, *flags, **environment):
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, ROOT / "flexplore_catch_point.py", *SMALL, *flags]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command, pipe = [sys.executable, ROOT / "flexplore_catch_point.py", *SMALL, *flags], subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True, env=os.environ | environment)
 
 
 def without_timings(path):
@@ -71,11 +77,26 @@ def test_a_time_limit_that_observations_tell_is_learned_as_an_end(run):
     assert over[at_limit].all() and (replay["r"][: replay["size"]][at_limit] < 0).any()  # not only catches
 
 
-@pytest.mark.parametrize("damage", ["truncated", "pickled", "another script's", "other flags"])
+not_yet = pytest.mark.xfail(strict=True, reason="reading a checkpoint does not look at checksums and parts yet")
+
+
+@pytest.mark.parametrize("damage", [
+    "truncated", "pickled", "another script's", "other flags", pytest.param("a flipped byte", marks=not_yet),
+    pytest.param("a missing part", marks=not_yet),
+])  # fmt: skip
 def test_refuses_a_checkpoint_that_is_not_this_runs(damage, run, tmp_path):
     checkpoint = tmp_path / "checkpoint.pt"
     content = torch.load(run / "checkpoint.pt", weights_only=True)
-    flexplore.write(checkpoint, content | {"script": "flexplore_goal"} if damage == "another script's" else content)
+    if damage == "another script's":
+        content["script"] = "flexplore_goal"
+    if damage == "a missing part":
+        del content["replay"]
+    flexplore.write(checkpoint, content)
+    if damage == "a flipped byte":
+        largest = max(ZipFile(checkpoint).infolist(), key=lambda part: part.file_size)  # the numbers of a tensor
+        whole = bytearray(checkpoint.read_bytes())
+        whole[largest.header_offset + largest.file_size // 2] ^= 1
+        checkpoint.write_bytes(whole)
     if damage == "truncated":
         checkpoint.write_bytes(checkpoint.read_bytes()[:-5000])
     if damage == "pickled":
@@ -88,7 +109,7 @@ def test_refuses_a_checkpoint_that_is_not_this_runs(damage, run, tmp_path):
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(monkeypatch, tmp_path):
-    flexplore.write(tmp_path / "checkpoint.pt", {"script": "flexplore_catch_point", "step": 1})
+    flexplore.write(tmp_path / "checkpoint.pt", {"step": 1})
 
     def full(content, file):
         file.write(b"half")
@@ -97,4 +118,40 @@ def test_a_full_disk_leaves_the_previous_checkpoint(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError):
         flexplore.write(tmp_path / "checkpoint.pt", {"step": 2})
-    assert flexplore.read(tmp_path / "checkpoint.pt")["step"] == 1
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 1
+
+
+def test_a_nan_in_the_replay_stops_the_run_and_leaves_the_last_checkpoint(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    add = flexplore.Replay.add
+
+    def add_and_spoil(replay, *transition):
+        add(replay, *transition)
+        if replay.size == 130:
+            replay.r[:] = torch.nan
+
+    monkeypatch.setattr(flexplore.Replay, "add", add_and_spoil)
+    with pytest.raises(SystemExit, match=r"^step 130: losses/reward is nan; try"):
+        flexplore.train(flexplore.Args(**TINY))
+    (path,) = tmp_path.glob("runs/*/checkpoint.pt")
+    checkpoint = torch.load(path, weights_only=True)
+    assert 100 <= checkpoint["step"] < 130 and checkpoint["replay"]["r"].isfinite().all()
+
+
+def test_a_video_opens_and_shows_the_episode(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    flexplore.train(flexplore.Args(**TINY, capture_video=True))
+    (path,) = tmp_path.glob("runs/*/videos/step_160/*.mp4")
+    with VideoFileClip(str(path)) as video:
+        frames = list(video.iter_frames())
+    assert len(frames) >= 2 and frames[0].shape == (400, 400, 3)
+    assert abs(frames[0].astype(int) - frames[-1]).max() > 100  # the agent has moved
+
+
+def test_tracking_offline(tmp_path):
+    pytest.importorskip("wandb")
+    flags = ["--total-timesteps", "100", "--eval-frequency", "100", "--eval-episodes", "1"]
+    process = start(tmp_path, "--track", *flags, WANDB_MODE="offline", WANDB_SILENT="true")
+    assert process.communicate() and process.returncode == 0
+    (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert b"eval/success_rate" in log.read_bytes()

@@ -1,0 +1,107 @@
+"""Runs killed at random moments and resumed, against the same run undisturbed: do they end with the same result?
+
+    python benchmark/kills.py   ->   benchmark/results/kills.json
+
+Small runs of each script, a checkpoint every few steps. Each is killed once (SIGKILL), between its first checkpoint and
+its end, and resumed. Its checkpoint.pt and result.json have to be whole after the kill, and the result.json of the end
+that of the undisturbed run, timings apart.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import ZipFile
+
+import torch
+import tyro
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = "platform", "goal", "catch_point", "hard_move"
+FLAGS = ("--total-timesteps 400 --learning-starts 100 --updates-per-step 1 --num-samples 32 --num-elites 4 "
+         "--batch-size 16 --eval-frequency 100 --eval-episodes 2 --final-eval-episodes 8 "
+         "--checkpoint-frequency 20").split()  # fmt: skip
+TIMINGS = {"wall_seconds", "sps", "plan_ms", "update_ms", "evaluation_seconds"}
+
+
+@dataclass
+class Args:
+    kills: int = 20
+    """runs that are killed, in turns of the four scripts"""
+    seed: int = 0
+    """seed of the moments"""
+
+
+def start(script, folder, *flags):
+    command = [sys.executable, ROOT / f"flexplore_{script}.py", *FLAGS, *flags]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(folder.glob("runs/*/checkpoint.pt")):
+        time.sleep(0.01)
+    return process, time.perf_counter()  # of the first checkpoint, or of the start of a resumed run
+
+
+def outcome(folder):
+    """What result.json says, timings apart."""
+    (path,) = folder.glob("runs/*/result.json")
+    result = {name: value for name, value in json.loads(path.read_text()).items() if name not in TIMINGS}
+    result["curve"] = [{k: v for k, v in point.items() if k not in TIMINGS} for point in result["curve"]]
+    return result
+
+
+def examine(folder):
+    """-> the step of the checkpoint, and the names of files that are not whole."""
+    step, corrupt = None, []
+    for path in (*folder.glob("runs/*/checkpoint.pt"), *folder.glob("runs/*/result.json")):
+        try:
+            if path.suffix == ".pt":
+                assert ZipFile(path).testzip() is None
+                step = torch.load(path, weights_only=True)["step"]
+            else:
+                json.loads(path.read_text())
+        except Exception:
+            corrupt.append(path.name)
+    return step, corrupt
+
+
+def kill_and_resume(script, after, undisturbed):
+    """One run, killed `after` seconds from its first checkpoint -> a record, or None if it had ended by then."""
+    with tempfile.TemporaryDirectory() as name:
+        process, _ = start(script, folder := Path(name))
+        time.sleep(after)
+        process.kill()
+        if process.wait() >= 0:
+            return None
+        step, corrupt = examine(folder)
+        record = {"script": script, "seconds": after, "resumed_after_step": step, "corrupt": corrupt}
+        (run_dir,) = folder.glob("runs/*")
+        process, _ = start(script, folder, "--resume", str(run_dir))
+        ended = process.wait() == 0
+        return record | {"identical": ended and outcome(folder) == undisturbed, "corrupt": corrupt + examine(folder)[1]}
+
+
+if __name__ == "__main__":
+    args = tyro.cli(Args)
+    moments, undisturbed, spans, records = random.Random(args.seed), {}, {}, []
+    for script in SCRIPTS:
+        with tempfile.TemporaryDirectory() as folder:
+            process, began = start(script, Path(folder))
+            assert process.wait() == 0, script
+            undisturbed[script], spans[script] = outcome(Path(folder)), time.perf_counter() - began
+    with tqdm(total=args.kills, desc="kills", unit="run") as progress:
+        while len(records) < args.kills:
+            script = SCRIPTS[len(records) % len(SCRIPTS)]
+            record = kill_and_resume(script, moments.uniform(0, spans[script]), undisturbed[script])
+            if record:
+                records.append(record)
+                progress.update()
+    provenance = {name: undisturbed["platform"][name] for name in ("hardware", "versions", "commit")}
+    summary = {"runs": len(records), "kills": len(records), "identical": sum(r["identical"] for r in records),
+               "corrupt_files": sum(len(r["corrupt"]) for r in records)}  # fmt: skip
+    print(summary)
+    path = ROOT / "benchmark" / "results" / "kills.json"
+    path.write_text(json.dumps(summary | provenance | {"flags": FLAGS, "records": records}, indent=1))
