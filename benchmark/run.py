@@ -73,6 +73,8 @@ class Run:
     keep_states: bool
 
     def __call__(self):
+        if os.environ["SUBMITIT_EXECUTOR"] == "local":  # SLURM signals the script itself
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # waits for a process that an earlier run.py has left behind
@@ -109,6 +111,7 @@ class Run:
                 status = self.process.wait()
             except BaseException:
                 self.process.terminate()  # it writes a checkpoint
+                self.process.wait()
                 raise
         if status != 0:
             raise RuntimeError(f"{self.name} ended with status {status}, see {self.folder / 'log.txt'}")
@@ -189,10 +192,19 @@ class Queue:
         if self.slurm and id_file.exists() and (job_id := id_file.read_text()) in (self.states or {}):
             return submitit.SlurmJob(self.executor.folder, job_id)
         self.executor.update_parameters(name=run.name)
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a local job inherits it: Ctrl-C is for run.py alone
         job = self.executor.submit(run)
+        signal.signal(signal.SIGINT, handler)
         if self.slurm:
             id_file.write_text(job.job_id)
         return job
+
+    def stop(self, jobs):
+        """End jobs on this machine, when they have written a checkpoint. SLURM's go on; the same command finds them."""
+        while not self.slurm and (left := [job for job in jobs if not job.done()]):
+            for job in left:
+                os.kill(int(job.job_id), signal.SIGTERM)  # again and again, as a job that just starts may miss it
+            time.sleep(1)
 
     def update(self):
         self.states = self.squeue()
@@ -271,13 +283,11 @@ def main(args):
                 text = f"{counts[0]} running, {counts[1]} waiting, {counts[2]} failed, "
                 bar.set_postfix_str(f"{text}{time_left(jobs, waiting, at_a_time)} left")
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on")
+        print("\nstopping; the same command goes on")
         return 130
     finally:
         bar.close()
-        if args.cluster == "local":  # jobs of SLURM go on, and the same command finds them again
-            for job in jobs.values():
-                job.cancel()
+        queue.stop(jobs.values())
         show_failures(failed)
     return int(bool(failed))
 
@@ -287,5 +297,5 @@ def interrupt(*_):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, interrupt)
     sys.exit(main(tyro.cli(Args)))
