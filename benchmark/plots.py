@@ -43,7 +43,7 @@ def grid_of(tasks, columns, width, height, rows_each=1):
     """Axes (rows_each, task), in rows of `columns` tasks, with room for a legend on top -> figure, axes."""
     columns = min(len(tasks), columns)
     blocks = -(-len(tasks) // columns)
-    size = width * columns, height * rows_each * blocks + 0.5
+    size = max(6, width * columns), height * rows_each * blocks + 0.5
     figure, axes = plt.subplots(rows_each * blocks, columns, figsize=size, squeeze=False, layout="constrained")
     axes = axes.reshape(blocks, rows_each, columns).transpose(1, 0, 2).reshape(rows_each, -1)
     for ax in axes[:, len(tasks) :].flat:
@@ -94,7 +94,7 @@ def curves(results, experiment, over):
                 ax.plot(x, values.mean(axis=0), color=colour, linewidth=1.5, label=NAMES[variant])
                 ax.fill_between(x, *interval(values), color=colour, alpha=0.2, linewidth=0)
                 ax.plot(x[-1], final(runs)[i].mean(), "D", color=colour, markersize=5, markeredgecolor="white",
-                        clip_on=False, zorder=3, label=f"{NAMES[variant]}, final 1,000 episodes")  # fmt: skip
+                        clip_on=False, zorder=3, label=f"{NAMES[variant]}, final")  # fmt: skip
             ax.set_xlim(left=0)
         seeds = {len(runs) for runs in runs_of.values()}
         upper.set_title(f"{t.title} ({' or '.join(map(str, sorted(seeds)))} seed{'s' * (seeds != {1})})")
@@ -103,7 +103,7 @@ def curves(results, experiment, over):
         lower.set(ylim=(-4, 104), xlabel="environment steps" if over == "steps" else "minutes of training")
     for ax, label in ((axes[0, 0], "return"), (axes[1, 0], "success, %")):
         ax.set_ylabel(label)
-    legend(figure, axes[0, 0], 7)
+    legend(figure, axes[0, 0], 7 if len(tasks) > 3 else 4)
     return figure
 
 
@@ -114,13 +114,11 @@ def smoothing(results):
         for x, variant in enumerate(SMOOTHING):
             if runs := results.runs("smoothing", task, variant):
                 show_values(ax, x, final(runs)[0], COLOURS["flexplore"])
-        ax.axhline(TASKS[task].limit[1], color=GREEN, linewidth=1, label="limit")
-        ax.axhline(TASKS[task].random[0], color=GREY, linewidth=1, linestyle=":", label="random play")
         ax.set_title(TASKS[task].title)
         ax.set_xticks(range(len(SMOOTHING)), ["always", "0.25", "0.5", "0.75", "never"])
-        ax.set_xlabel("smoothing starts after this share of the run")
+        ax.margins(0.1, 0.15)
     axes[0, 0].set_ylabel("final return")
-    legend(figure, axes[0, 0])
+    figure.supxlabel("smoothing starts after this share of the run", fontsize=9)
     return figure
 
 
@@ -171,7 +169,8 @@ def components(results):
 
 def exploration(results):
     tasks, variants = results.tasks("exploration"), {"with_mi": "with MI reward", "without_mi": "without"}
-    figure, axes = plt.subplots(len(tasks), 3, figsize=(8.6, 2.7 * len(tasks)), layout="constrained", squeeze=False)
+    size = 8.2, 2.5 * len(tasks) + 0.4
+    figure, axes = plt.subplots(len(tasks), 3, figsize=size, layout="constrained", squeeze=False)
     for task, (*pictures, right) in zip(tasks, axes):
         states = {v: results.states("exploration", task, v) for v in variants}
         share = 100 * coverage(task, [run for runs in states.values() for run in runs])
@@ -186,12 +185,13 @@ def exploration(results):
             if task in PLANE:
                 circle = plt.Circle((0, 0), 0.2, fill=False, color=DARK, linewidth=1.2, label="where a catch succeeds")
                 ax.add_patch(circle)
-                ax.set_aspect("equal", "datalim")
             ax.set(xticks=[], yticks=[])
             ax.set_title(f"{TASKS[task].title}, {name}")
-        low, high = np.concatenate(points).min(axis=0), np.concatenate(points).max(axis=0)
+        middle = (np.concatenate(points).max(axis=0) + np.concatenate(points).min(axis=0)) / 2
+        reach = 1.05 * np.abs(np.concatenate(points) - middle).max()
         for ax in pictures:
-            ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+            ax.set(xlim=middle[0] + [-reach, reach], ylim=middle[1] + [-reach, reach])
+            ax.set_box_aspect(1)
             ax.set_ylabel("target − agent" if task in PLANE else "t-SNE", fontsize=8)
         n = len(states["with_mi"])
         for x, values in enumerate((share[:n], share[n:])):
@@ -203,7 +203,7 @@ def exploration(results):
     return figure
 
 
-def embedding(runs, count=500):
+def embedding(runs, count=300):
     """t-SNE of `count` evenly spaced states of each run, together -> points and rewards per run."""
     from sklearn.manifold import TSNE
 

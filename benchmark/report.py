@@ -2,7 +2,6 @@
 
 import json
 import sys
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from rliable import library, metrics
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmark" / "results"
 FIGURES = ROOT / "benchmark" / "figures"
-warnings.filterwarnings("ignore", "random_state is deprecated")  # of arch, which rliable calls
 
 
 @dataclass(frozen=True)
@@ -98,20 +96,25 @@ def final(runs, key="final"):
     return np.array([[run[key]["return_mean"], 100 * run[key]["success_rate"]] for run in runs]).reshape(-1, 2).T
 
 
-def iqm(scores):
-    """Interquartile mean of scores (seeds, tasks), with its 95 % stratified bootstrap interval."""
-    point, interval = library.get_interval_estimates(
-        {"": scores}, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=2000, random_state=np.random.RandomState(0)
-    )
+def estimate(scores, statistic):
+    """statistic of scores, with its 95 % stratified bootstrap interval -> the number, low, high."""
+    np.random.seed(0)  # rliable draws from the global generator, whatever its random_state
+    point, interval = library.get_interval_estimates({"": scores}, lambda *x: np.array([statistic(*x)]), reps=2000)
     return point[""][0], *interval[""][:, 0]
+
+
+def iqm(scores):
+    """Interquartile mean of scores (seeds, tasks)."""
+    return estimate(scores, metrics.aggregate_iqm)
 
 
 def improvement(x, y):
-    """Probability that a run of x (seeds, tasks) is better than one of y, with its 95 % interval."""
-    point, interval = library.get_interval_estimates(
-        {"": (x, y)}, lambda x, y: np.array([metrics.probability_of_improvement(x, y)]), reps=2000,
-        random_state=np.random.RandomState(0))  # fmt: skip
-    return point[""][0], *interval[""][:, 0]
+    """Probability that a run of x (seeds, tasks) is better than one of y, mean over tasks."""
+
+    def probability(x, y):  # metrics.probability_of_improvement, a hundred times as fast
+        return ((x[:, None] > y).mean() + (x[:, None] >= y).mean()) / 2
+
+    return estimate((x, y), probability)
 
 
 def start_shift(results, experiment, task):
@@ -229,7 +232,9 @@ def table(results, experiment):
             better = "{:.2f} [{:.2f}, {:.2f}]".format(*improvement(returns[:, None], final(ablation)[0][:, None]))
         effort_rows.append([
             *name, f"{runs[0]['total_timesteps']:,}", ranges(run["seed"] for run in runs),
-            ", ".join(f"{x:.{d}f}" for x in returns), f"{np.mean([run['wall_seconds'] for run in runs]) / 60:.1f}",
+            ", ".join(f"{x:.{d}f}" for x in returns),
+            f"{np.mean([run['wall_seconds'] for run in runs]) / 60:.1f} "
+            f"({np.mean([run['evaluation_seconds'] / run['wall_seconds'] for run in runs]):.0%})",
             (f"{to[0]:,.0f}, {to[1]:.1f}" if to else "never") + (f" ({count} of {len(runs)})" if several else ""),
             better,
         ])  # fmt: skip
@@ -243,10 +248,11 @@ def table(results, experiment):
     tables = [markdown(header, final_rows)]
     if overall := all_tasks(results, experiment):
         tables.append(overall)
-    header = ["task", "variant", "steps", "seeds", "return of each seed", "minutes", "to the published return"]
+    header = ["task", "variant", "steps", "seeds", "return of each seed", "minutes (evaluation)"]
+    header.append("to the published return")
     ablated = any(row[-1] for row in effort_rows)
     effort_rows = [row if ablated else row[:-1] for row in effort_rows]
-    tables.append(markdown(header + ["P(better than DLPA-like)"] * ablated, effort_rows))
+    tables.append(markdown(header + ["P(better)"] * ablated, effort_rows))
     if rows_25:
         tables.append("The same weights, Hard Move with 25 steps instead of 30:\n\n"
                       + markdown(["task", "variant", "return", "success", "limit"], rows_25))  # fmt: skip
@@ -377,7 +383,8 @@ def section(results, name):
     if name == "speed":
         return speed(results)
     if name in CURVES:
-        return table(results, name)
+        pictures = "\n".join(f"![Learning curves](benchmark/figures/{x}_{name}.png)" for x in ("curves", "minutes"))
+        return table(results, name) + (f"\n\n{pictures}" if results.tasks(name) else "")
     if not results.tasks(name):
         return f"Not run yet: `python benchmark/run.py {name}`."
     figure = f"![{name.capitalize()}](benchmark/figures/{name}.png)"
