@@ -17,6 +17,7 @@ from report import (
     coverage,
     final,
     flexibility_variant,
+    known,
 )
 from scipy.stats import bootstrap
 
@@ -226,10 +227,11 @@ def horizon(results):
     for ax, title, quantity in zip(axes, titles, quantities):
         for task, colour in zip(tasks, plt.get_cmap("tab10").colors):
             runs = {H: results.runs("horizon", task, f"H_{H}") for H in HORIZONS}
-            values = {H: quantity(task, H, r) for H, r in runs.items() if r}
-            x = list(values)
-            low, high = np.transpose([interval(v) for v in values.values()])
-            ax.plot(x, [v.mean() for v in values.values()], "o-", color=colour, markersize=4, label=TASKS[task].title)
+            values = {H: known(quantity(task, H, r)) for H, r in runs.items() if r}
+            values = {H: v for H, v in values.items() if len(v)}
+            x, means = list(values), [v.mean() for v in values.values()]
+            low, high = np.reshape([interval(v) for v in values.values()], (-1, 2)).T
+            ax.plot(x, means, "o-", color=colour, markersize=4, label=TASKS[task].title)
             ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         ax.set(title=title, xlabel="H")
         ax.set_xticks(HORIZONS)

@@ -144,6 +144,11 @@ def consistency_error(run, depth=None):
     return np.nan if error is None else error
 
 
+def known(values):
+    values = np.asarray(values)
+    return values[~np.isnan(values)]
+
+
 PLANE = {"catch_point": [2, 3]} | {f"hard_move_{n}": [2, 3] for n in (4, 6, 8, 10)}  # target - agent
 
 
@@ -327,7 +332,8 @@ def flexibility(results):
             for x in FLEXIBILITIES:
                 runs = results.runs("flexibility", task, flexibility_variant(kind, x))
                 text = mean_and_std(final(runs)[0], digits(task), expected=len(EXPERIMENTS["flexibility"].seeds))
-                cells.append(f"{text}; {np.mean([consistency_error(run) for run in runs]):.2g}" if text else "")
+                errors = known([consistency_error(run) for run in runs])
+                cells.append(text + (f"; {errors.mean():.2g}" if len(errors) else ""))
             rows.append([TASKS[task].title, kind, *cells])
     return markdown(["return; consistency error", "f_W", *(f"λ = {x}" for x in FLEXIBILITIES)], rows)
 
@@ -367,8 +373,8 @@ def horizon(results):
         seeds = len(EXPERIMENTS["horizon"].seeds)
         rows.append([TASKS[task].title, "return",
                      *(mean_and_std(final(r)[0], digits(task), expected=seeds) for r in runs.values())])  # fmt: skip
-        errors = [np.mean([consistency_error(run, H) for run in r]) if r else np.nan for H, r in runs.items()]
-        rows.append(["", "error at depth H", *("" if np.isnan(e) else f"{e:.2g}" for e in errors)])
+        errors = [known([consistency_error(run, H) for run in r]) for H, r in runs.items()]
+        rows.append(["", "error at depth H", *(f"{e.mean():.2g}" if len(e) else "" for e in errors)])
         rows.append(["", "ms per plan", *(f"{np.mean([x['plan_ms'] for x in r]):.1f}" if r else ""
                                           for r in runs.values())])  # fmt: skip
     return markdown(["task", "", *(f"H = {H}" for H in HORIZONS)], rows)
