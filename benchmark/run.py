@@ -56,7 +56,7 @@ class Args:
     mem: int = 4
     """GB of a SLURM job"""
     output: Path = ROOT / "benchmark"
-    """directory of results/ and runs/"""
+    """where results/ and runs/ are"""
 
 
 @dataclass(eq=False)
