@@ -380,6 +380,16 @@ def horizon(results):
     return markdown(["task", "", *(f"H = {H}" for H in HORIZONS)], rows)
 
 
+def steps(results, experiment):
+    """A sentence on the length of the runs of each task, those of the reference included."""
+    texts = []
+    for task in results.tasks(experiment):
+        names = {*EXPERIMENTS[experiment].variants, EXPERIMENTS[experiment].reference_of(task)} - {None}
+        lengths = {run["total_timesteps"] for name in names for run in results.runs(experiment, task, name)}
+        texts.append(f"{TASKS[task].title} {' or '.join(f'{x:,}' for x in sorted(lengths))}")
+    return f"Steps: {', '.join(texts)}."
+
+
 ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, exploration, horizon)}
 CURVES = ("table", "development")
 
@@ -394,7 +404,7 @@ def section(results, name):
     if not results.tasks(name):
         return f"Not run yet: `python benchmark/run.py {name}`."
     figure = f"![{name.capitalize()}](benchmark/figures/{name}.png)"
-    return f"{ABLATIONS[name](results)}\n\n{figure}\n\n{provenance(results, name)}"
+    return f"{ABLATIONS[name](results)}\n\n{figure}\n\n{steps(results, name)} {provenance(results, name)}"
 
 
 def regenerate(text, results):
