@@ -1,70 +1,302 @@
 """Regenerate the README's tables and the figures from benchmark/results alone: python benchmark/report.py"""
 
 import json
-import re
+import sys
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from scipy.stats import bootstrap
+from experiments import EXPERIMENTS, HORIZONS
+from rliable import library, metrics
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmark" / "results"
 FIGURES = ROOT / "benchmark" / "figures"
-# task: title, random play's return, DLPA's published return, best published figures, best possible ones
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a return and a success rate (in percent) are to be compared with. Limits: reached, and an upper bound."""
+
+    title: str
+    random: tuple[float, float]
+    published_return: tuple[float, str]
+    published_success: float  # CHDP's
+    limit: tuple[float, float]
+    limit_success: tuple[float, float]
+
+    def score(self, returns):
+        return (np.asarray(returns) - self.random[0]) / (self.limit[1] - self.random[0])
+
+
 TASKS = {
-    "platform": ("Platform", 0.155, 0.92, "0.92 (DLPA); 99.7 % (CHDP)", "1.000; 99.98 %"),
-    "goal": ("Goal", -7.97, 28.75, "28.75 (DLPA); 80.9 % (CHDP)", "46.8 to 48.7; 95.0 to 98.0 %"),
-    "hard_goal": ("Hard Goal", -7.48, 28.38, "28.38 (DLPA); 79.5 % (CHDP)", "47.3 to 48.7; 95.8 to 98.0 %"),
-    "catch_point": ("Catch Point", -25.4, 7.56, "8.12 (FLEXplore); 93.8 % (CHDP)", "8.76; 96.5 %"),
-    "hard_move_4": ("Hard Move 4", -36.4, 6.29, "6.29 (DLPA); 94.2 % (CHDP)", "7.0 to 7.2; 96.3 %"),
-    "hard_move_6": ("Hard Move 6", -36.2, 8.48, "8.48 (DLPA); 93.9 % (CHDP)", "8.55 to 8.62; 98.9 %"),
-    "hard_move_8": ("Hard Move 8", -36.4, 7.80, "7.80 (DLPA); 90.6 % (CHDP)", "8.93 to 8.97; 99.3 %"),
-    "hard_move_10": ("Hard Move 10", -36.4, 6.35, "6.35 (DLPA); 79.8 % (CHDP)", "9.13; 99.6 %"),
+    "platform": Task("Platform", (0.155, 0.0), (0.92, "DLPA"), 99.7, (1.0, 1.0), (99.98, 99.98)),
+    "goal": Task("Goal", (-7.97, 0.0), (28.75, "DLPA"), 80.9, (46.8, 48.7), (95.0, 98.0)),
+    "hard_goal": Task("Hard Goal", (-7.48, 0.0), (28.38, "DLPA"), 79.5, (47.3, 48.7), (95.8, 98.0)),
+    "catch_point": Task("Catch Point", (-25.4, 5.4), (8.12, "FLEXplore"), 93.8, (8.76, 8.76), (96.5, 96.5)),
+    "hard_move_4": Task("Hard Move 4", (-36.4, 5.8), (6.29, "DLPA"), 94.2, (7.0, 7.2), (96.3, 96.3)),
+    "hard_move_6": Task("Hard Move 6", (-36.2, 5.6), (8.48, "DLPA"), 93.9, (8.55, 8.62), (98.9, 98.9)),
+    "hard_move_8": Task("Hard Move 8", (-36.4, 4.8), (7.80, "DLPA"), 90.6, (8.93, 8.97), (99.3, 99.3)),
+    "hard_move_10": Task("Hard Move 10", (-36.4, 4.8), (6.35, "DLPA"), 79.8, (9.13, 9.13), (99.6, 99.6)),
 }
-VARIANTS = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like"}
+LIMITS_25 = {  # Hard Move with 25 steps: return, success
+    "hard_move_4": ("4.7 to 5.0", "85.1%"), "hard_move_6": ("7.3 to 7.4", "92.9%"),
+    "hard_move_8": ("8.0 to 8.1", "94.9%"), "hard_move_10": ("8.3", "95.7%"),
+}  # fmt: skip
+NAMES = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like"}
+COMPONENTS = {"flexplore": "all", "no_wasserstein": "no Wasserstein loss", "no_mi": "no MI reward",
+              "no_smoothing": "no smoothing", "no_proposals": "no proposals"}  # fmt: skip
+SMOOTHING = {"always": "always", "after_0.25": "T = 0.25", "after_0.5": "T = 0.5", "after_0.75": "T = 0.75",
+             "never": "never"}  # fmt: skip
+FLEXIBILITIES = "0", "0.3", "0.5", "0.7", "1"
 
 
-def load(experiment, task, variant):
-    """The result.json of each seed."""
-    return [json.loads(p.read_text()) for p in sorted((RESULTS / experiment / task / variant).glob("seed_*.json"))]
+# --------------------------------------------------------------------------------------------------- stored results
 
 
-def table(experiment):
-    """A Markdown table of every task and variant that has results."""
-    header = "task | variant | steps | seeds | return | success | return of each seed | minutes | evaluation | "
-    header += "published | best possible"
-    lines = [f"| {header} |", "|---" * 11 + "|"]
-    for task, (title, _, _, published, possible) in TASKS.items():
-        for variant, name in VARIANTS.items():
-            runs = load(experiment, task, variant)
-            for final in [key for key in ("final", "final_25") if runs and key in runs[0]]:
-                returns = np.array([run[final]["return_mean"] for run in runs])
-                success = np.array([run[final]["success_rate"] for run in runs])
-                spread = ["", ""]
-                if len(runs) > 1:
-                    spread = [f" ± {returns.std(ddof=1):.3f}", f" ± {success.std(ddof=1):.1%}"]
-                minutes = np.array([run["wall_seconds"] for run in runs]) / 60
-                share = np.mean([run["evaluation_seconds"] / run["wall_seconds"] for run in runs])
-                suffix = " (25 steps)" if final == "final_25" else " (30 steps)" if "final_25" in runs[0] else ""
-                seeds = ", ".join(str(run["seed"]) for run in runs)
-                cells = [title + suffix, name, f"{runs[0]['total_timesteps']:,}", seeds]
-                cells += [f"{returns.mean():.3f}{spread[0]}", f"{success.mean():.1%}{spread[1]}"]
-                cells += [", ".join(f"{r:.3f}" for r in returns), f"{minutes.mean():.1f}", f"{share:.0%}"]
-                cells += ["", ""] if final == "final_25" else [published, possible]
-                lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+class Results:
+    """The result.json files under `root`."""
+
+    def __init__(self, root=RESULTS):
+        self.root, self.loaded = Path(root), {}
+
+    def paths(self, experiment, task, variant):
+        """The files of a variant, by seed; those of `table` where the variant is the defaults."""
+        seeds = None
+        if variant == EXPERIMENTS[experiment].reference_of(task):
+            seeds, experiment, variant = EXPERIMENTS[experiment].seeds, "table", "flexplore"
+        paths = {int(p.stem[5:]): p for p in (self.root / experiment / task / variant).glob("seed_*.json")}
+        return {seed: paths[seed] for seed in sorted(paths) if seeds is None or seed in seeds}
+
+    def runs(self, experiment, task, variant):
+        """What each seed's result.json says."""
+        key = experiment, task, variant
+        if key not in self.loaded:
+            paths = self.paths(*key)
+            self.loaded[key] = runs = [json.loads(path.read_text()) for path in paths.values()]
+            for path, run in zip(paths.values(), runs):
+                first = runs[0]["args"]
+                if other := [n for n, x in run["args"].items() if n != "seed" and first.get(n, x) != x]:
+                    sys.exit(f"error: {path} and the variant's first seed differ in {', '.join(other)}")
+        return self.loaded[key]
+
+    def tasks(self, experiment):
+        """The tasks of which `experiment` itself has results."""
+        return [task for task in TASKS if [*(self.root / experiment / task).glob("*/seed_*.json")]]
+
+    def states(self, experiment, task, variant):
+        """What run.py kept of each seed's training: arrays s and r."""
+        files = (path.with_suffix(".npz") for path in self.paths(experiment, task, variant).values())
+        return [{n: np.load(f)[n].astype(float) for n in ("s", "r")} for f in files]
 
 
-def speed():
-    """A Markdown table of speed.json, which benchmark/speed.py writes."""
-    result = json.loads((RESULTS / "speed.json").read_text())
+def final(runs, key="final"):
+    """-> returns and success rates in percent of the final evaluation, per seed."""
+    return np.array([[run[key]["return_mean"], 100 * run[key]["success_rate"]] for run in runs]).reshape(-1, 2).T
+
+
+def estimate(scores, statistic):
+    """statistic of scores, with its 95 % stratified bootstrap interval -> the number, low, high."""
+    np.random.seed(0)  # rliable draws from the global generator, whatever its random_state
+    point, interval = library.get_interval_estimates({"": scores}, lambda *x: np.array([statistic(*x)]), reps=2000)
+    return point[""][0], *interval[""][:, 0]
+
+
+def iqm(scores):
+    """Interquartile mean of scores (seeds, tasks)."""
+    return estimate(scores, metrics.aggregate_iqm)
+
+
+def improvement(x, y):
+    """Probability that a run of x (seeds, tasks) is better than one of y, mean over tasks."""
+
+    def probability(x, y):  # metrics.probability_of_improvement, a hundred times as fast
+        return ((x[:, None] > y).mean() + (x[:, None] >= y).mean()) / 2
+
+    return estimate((x, y), probability)
+
+
+def start_shift(results, experiment, task):
+    """How much easier the starts of final evaluations are than those of learning curves, in return, mean over runs."""
+    shifts = [
+        run["final"]["return_mean"] - np.mean([point["return_mean"] for point in run["curve"][-3:]])
+        for variant in EXPERIMENTS[experiment].variants for run in results.runs(experiment, task, variant)
+    ]  # fmt: skip
+    return np.mean(shifts)
+
+
+def reached(run, threshold, shift):
+    """Steps and minutes until two consecutive evaluations, shifted, are at or above `threshold`.
+
+    None if the final evaluation, which has many more episodes, is not.
+    """
+    for a, b in zip(run["curve"], run["curve"][1:]):
+        if min(a["return_mean"] + shift, b["return_mean"] + shift, run["final"]["return_mean"]) >= threshold:
+            return b["step"], b["wall_seconds"] / 60
+    return None
+
+
+def consistency_error(run, depth=None):
+    """Of the last evaluation: the mean over depths or the one at `depth`; NaN if no held-out episode is as long."""
+    point = run["curve"][-1]
+    error = point["consistency_error"] if depth is None else point["consistency_error_by_depth"][depth - 1]
+    return np.nan if error is None else error
+
+
+def known(values):
+    values = np.asarray(values)
+    return values[~np.isnan(values)]
+
+
+PLANE = {"catch_point": [2, 3]} | {f"hard_move_{n}": [2, 3] for n in (4, 6, 8, 10)}  # target - agent
+
+
+def coordinates(task, states):
+    """States of all runs -> two coordinates of each: target - agent, else the first two principal components."""
+    pooled = np.concatenate([run["s"] for run in states])
+    if task in PLANE:
+        return [run["s"][:, PLANE[task]] for run in states]
+    mean, std = pooled.mean(axis=0), pooled.std(axis=0) + 1e-6
+    axes = np.linalg.svd((pooled - mean) / std, full_matrices=False)[2][:2]
+    return [(run["s"] - mean) / std @ axes.T for run in states]
+
+
+def coverage(task, states, cells=40):
+    """Per run, the share of the cells of a grid that it visited, of those that any run did."""
+    points = coordinates(task, states)
+    low, high = (f(np.concatenate(points), axis=0) for f in (np.min, np.max))
+    visited = [{*map(tuple, ((p - low) / (high - low) * cells).astype(int).clip(max=cells - 1))} for p in points]
+    return np.array([len(v) for v in visited]) / len(set.union(*visited))
+
+
+# ----------------------------------------------------------------------------------------------------------- tables
+
+
+def markdown(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def digits(task):
+    return 3 if task == "platform" else 2
+
+
+def mean_and_std(values, digits, unit="", expected=None):
+    """As text; with the number of values where it is not the expected one."""
+    if not len(values):
+        return ""
+    text = f"{np.mean(values):.{digits}f}{unit}"
+    if len(values) > 1:
+        text += f" ± {np.std(values, ddof=1):.{digits}f}{unit}"
+    return text + (f" (n = {len(values)})" if expected and len(values) != expected else "")
+
+
+def between(low, high):
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def ranges(numbers):
+    """1, 2, 3, 5 -> "1–3, 5"."""
+    numbers, parts = list(numbers), []
+    for n in numbers:
+        if parts and parts[-1][1] == n - 1:
+            parts[-1][1] = n
+        else:
+            parts.append([n, n])
+    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in parts)
+
+
+def rows_of(results, experiment):
+    """Task, variant and runs of everything that an experiment has results of."""
+    for task in results.tasks(experiment):
+        for variant in EXPERIMENTS[experiment].variants:
+            if runs := results.runs(experiment, task, variant):
+                yield task, variant, runs
+
+
+def table(results, experiment):
+    """Final evaluations, what they took, and what ran where."""
+    final_rows, effort_rows, rows_25 = [], [], []
+    for task, variant, runs in rows_of(results, experiment):
+        t, d, (returns, success) = TASKS[task], digits(task), final(runs)
+        middle, low, high = iqm(returns[:, None])
+        name, several = [t.title, NAMES[variant]], len(runs) > 1
+        final_rows.append([
+            *name, mean_and_std(returns, d), f"{middle:.{d}f} [{low:.{d}f}, {high:.{d}f}]" if several else "",
+            f"{t.score(returns).mean():.3f}", mean_and_std(success, 1, "%"),
+            f"{t.published_return[0]:.2f} ({t.published_return[1]}), {t.published_success}%",
+            f"{between(*t.limit)}, {between(*t.limit_success)}%",
+        ])  # fmt: skip
+        times = [reached(run, t.published_return[0], start_shift(results, experiment, task)) for run in runs]
+        to = [np.median([time[i] for time in times if time]) for i in (0, 1)] if any(times) else []
+        count = sum(time is not None for time in times)
+        ablation = results.runs(experiment, task, "dlpa_like")
+        better = ""
+        if variant == "flexplore" and several and len(ablation) > 1:
+            better = "{:.2f} [{:.2f}, {:.2f}]".format(*improvement(returns[:, None], final(ablation)[0][:, None]))
+        effort_rows.append([
+            *name, f"{runs[0]['total_timesteps']:,}", ranges(run["seed"] for run in runs),
+            ", ".join(f"{x:.{d}f}" for x in returns),
+            f"{np.mean([run['wall_seconds'] for run in runs]) / 60:.1f} "
+            f"({np.mean([run['evaluation_seconds'] / run['wall_seconds'] for run in runs]):.0%})",
+            (f"{to[0]:,.0f}, {to[1]:.1f}" if to else "never") + (f" ({count} of {len(runs)})" if several else ""),
+            better,
+        ])  # fmt: skip
+        if "final_25" in runs[0]:
+            returns, success = final(runs, "final_25")
+            cells = mean_and_std(returns, d), mean_and_std(success, 1, "%"), ", ".join(LIMITS_25[task])
+            rows_25.append([*name, *cells])
+    if not final_rows:
+        return "Not run yet."
+    header = ["task", "variant", "return", "IQM, 95 %", "score", "success", "published", "limit"]
+    tables = [markdown(header, final_rows)]
+    if overall := all_tasks(results, experiment):
+        tables.append(overall)
+    header = ["task", "variant", "steps", "seeds", "return of each seed", "minutes (evaluation)"]
+    header.append("to the published return")
+    ablated = any(row[-1] for row in effort_rows)
+    effort_rows = [row if ablated else row[:-1] for row in effort_rows]
+    tables.append(markdown(header + ["P(better)"] * ablated, effort_rows))
+    if rows_25:
+        tables.append("The same weights, Hard Move with 25 steps instead of 30:\n\n"
+                      + markdown(["task", "variant", "return", "success", "limit"], rows_25))  # fmt: skip
+    tables.append(provenance(results, experiment))
+    return "\n\n".join(tables)
+
+
+def all_tasks(results, experiment):
+    """A sentence on the scores of all tasks that have as many seeds of both variants; "" if there are none."""
+    scores = {}
+    for task in results.tasks(experiment):
+        of = [TASKS[task].score(final(results.runs(experiment, task, v))[0]) for v in ("flexplore", "dlpa_like")]
+        if len(of[0]) == len(of[1]) == len(EXPERIMENTS[experiment].seeds):
+            scores[task] = of
+    if not scores:
+        return ""
+    x, y = (np.stack([of[i] for of in scores.values()], axis=1) for i in (0, 1))
+    text = "IQM of the score over {} task{}: FLEXplore {:.3f} [{:.3f}, {:.3f}], DLPA-like {:.3f} [{:.3f}, {:.3f}]; "
+    text += "probability that a run of FLEXplore is the better one: {:.2f} [{:.2f}, {:.2f}]."
+    return text.format(len(scores), "s" * (len(scores) > 1), *iqm(x), *iqm(y), *improvement(x, y))
+
+
+def provenance(results, experiment):
+    """A sentence on hardware, versions and commits."""
+    runs = [run for *_, runs in rows_of(results, experiment) for run in runs]
+    machines = Counter("{cpu}, {cores} cores".format(**run["hardware"]) for run in runs)
+    torch = sorted({run["versions"]["torch"] for run in runs})
+    commits = Counter(run["commit"][:7] if run["commit"] else "none" for run in runs)
+    count = [", ".join(f"{name} ({n})" for name, n in sorted(c.items())) for c in (machines, commits)]
+    return f"Machines (runs): {count[0]}. PyTorch {', '.join(torch)}. Commits (runs): {count[1]}."
+
+
+def speed(results):
+    """What benchmark/speed.py wrote to speed.json."""
+    result = json.loads((results.root / "speed.json").read_text())
     columns = "plan update policy environment".split()
-    header = "| ms per plan | ms per update of the model | of the policies | ms per environment step | steps / s | "
-    lines = ["| " + header + "times DLPA's code | rate of a plan, of an update |", "|---" * 8 + "|"]
+    header = ["", "ms per plan", "ms per update of the model", "of the policies", "ms per environment step"]
+    header += ["steps / s", "times DLPA's code", "rate of a plan, of an update"]
+    rows = []
     for name, row in result.items():
         if not isinstance(row, dict) or "ms" not in row:
             continue
@@ -72,64 +304,122 @@ def speed():
         cells = [name.replace("_", " ").capitalize().replace("dlpa", "DLPA")]
         cells += [f"{row['ms'][x]:.1f}" if x in row["ms"] else "" for x in columns]
         cells += [f"{row['steps_per_second']:.1f}", f"{peer:.1f}" if peer else ""]
-        cells += [", ".join(f"{row[x]['ratio']:.0%}" for x in ("plan", "update")) if "plan" in row else ""]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append(cells + [", ".join(f"{row[x]['ratio']:.0%}" for x in ("plan", "update")) if "plan" in row else ""])
+    return markdown(header, rows)
 
 
-def minutes_to(experiment, task, threshold):
-    """A sentence: wall-clock of each run until two consecutive evaluations are above `threshold`."""
-    lines = []
-    for variant, name in VARIANTS.items():
-        minutes = []
-        for run in load(experiment, task, variant):
-            pairs = zip(run["curve"], run["curve"][1:])
-            reached = [b["wall_seconds"] / 60 for a, b in pairs if min(a["return_mean"], b["return_mean"]) > threshold]
-            minutes.append(f"{reached[0]:.1f}" if reached else "never")
-        if minutes:
-            lines.append(f"{name} {', '.join(minutes)}")
-    return f"Minutes until two consecutive evaluations are above {threshold}, per seed: {'; '.join(lines)}."
+def return_and_success(results, experiment, task, variant):
+    returns, success = final(results.runs(experiment, task, variant))
+    text = mean_and_std(returns, digits(task), expected=len(EXPERIMENTS[experiment].seeds))
+    return f"{text}; {success.mean():.1f}%" if text else ""
 
 
-def learning_curves(experiment, tasks):
-    """Evaluation return against environment steps: mean over seeds with a 95 % bootstrap interval."""
-    columns = min(len(tasks), 2)
-    rows = -(-len(tasks) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(6 * columns, 3.6 * rows), squeeze=False)
-    for ax in axes.flat[len(tasks) :]:
-        ax.axis("off")
-    for ax, task in zip(axes.flat, tasks):
-        title, random, dlpa, *_ = TASKS[task]
-        for variant, colour in zip(VARIANTS, ("tab:blue", "tab:orange")):
-            runs = load(experiment, task, variant)
-            if not runs:
-                continue
-            steps = [point["step"] for point in runs[0]["curve"]]
-            curves = np.array([[point["return_mean"] for point in run["curve"]] for run in runs])
-            label = f"{VARIANTS[variant]}, {len(runs)} seed{'s' * (len(runs) > 1)}"
-            ax.plot(steps, curves.mean(axis=0), color=colour, label=label)
-            if len(runs) > 1:
-                interval = bootstrap((curves,), np.mean, axis=0, method="percentile", rng=0).confidence_interval
-                ax.fill_between(steps, *interval, color=colour, alpha=0.2, linewidth=0)
-        ax.axhline(dlpa, color="black", linestyle="--", linewidth=1, label="DLPA, published")
-        ax.axhline(random, color="grey", linestyle=":", linewidth=1, label="random play")
-        ax.set(title=title, xlabel="environment steps", ylabel="return of greedy episodes")
-        ax.legend(loc="lower right")
-    figure.tight_layout()
-    FIGURES.mkdir(exist_ok=True)
-    figure.savefig(FIGURES / f"curves_{experiment}.png", dpi=100)
+def smoothing(results):
+    rows = [[TASKS[task].title, *(return_and_success(results, "smoothing", task, v) for v in SMOOTHING)]
+            for task in results.tasks("smoothing")]  # fmt: skip
+    return markdown(["return; success", *SMOOTHING.values()], rows)
+
+
+def flexibility_variant(kind, x):
+    return "none_0" if x == "0" else f"{kind}_{x}"
+
+
+def flexibility(results):
+    rows = []
+    for task in results.tasks("flexibility"):
+        for kind in ("conditional", "marginal"):
+            cells = []
+            for x in FLEXIBILITIES:
+                runs = results.runs("flexibility", task, flexibility_variant(kind, x))
+                text = mean_and_std(final(runs)[0], digits(task), expected=len(EXPERIMENTS["flexibility"].seeds))
+                errors = known([consistency_error(run) for run in runs])
+                cells.append(text + (f"; {errors.mean():.2g}" if len(errors) else ""))
+            rows.append([TASKS[task].title, kind, *cells])
+    return markdown(["return; consistency error", "f_W", *(f"λ = {x}" for x in FLEXIBILITIES)], rows)
+
+
+def components(results):
+    rows = [[TASKS[task].title, *(return_and_success(results, "components", task, v) for v in COMPONENTS)]
+            for task in results.tasks("components")]  # fmt: skip
+    seeds, complete = len(EXPERIMENTS["components"].seeds), []
+    for task in results.tasks("components"):
+        scores = [TASKS[task].score(final(results.runs("components", task, v))[0]) for v in COMPONENTS]
+        if all(len(x) == seeds for x in scores):
+            complete.append(scores)
+    if complete:
+        over = [iqm(np.stack([scores[i] for scores in complete], axis=1)) for i in range(len(COMPONENTS))]
+        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*x) for x in over]
+        rows.append([f"IQM of the score, {len(complete)} task{'s' * (len(complete) > 1)}", *cells])
+    return markdown(["return; success", *COMPONENTS.values()], rows)
+
+
+def exploration(results):
+    rows = []
+    for task in results.tasks("exploration"):
+        states = {v: results.states("exploration", task, v) for v in ("with_mi", "without_mi")}
+        share = 100 * coverage(task, [run for runs in states.values() for run in runs])
+        n = len(states["with_mi"])
+        returns = [final(results.runs("exploration", task, v))[0] for v in states]
+        cells = [mean_and_std(x, 1, "%") for x in (share[:n], share[n:])]
+        rows.append([TASKS[task].title, *cells, *(mean_and_std(x, digits(task)) for x in returns)])
+    header = ["task", "visited cells, with MI reward", "without", "return after 2,000 steps, with", "without"]
+    return markdown(header, rows)
+
+
+def horizon(results):
+    rows = []
+    for task in results.tasks("horizon"):
+        runs = {H: results.runs("horizon", task, f"H_{H}") for H in HORIZONS}
+        seeds = len(EXPERIMENTS["horizon"].seeds)
+        rows.append([TASKS[task].title, "return",
+                     *(mean_and_std(final(r)[0], digits(task), expected=seeds) for r in runs.values())])  # fmt: skip
+        errors = [known([consistency_error(run, H) for run in r]) for H, r in runs.items()]
+        rows.append(["", "error at depth H", *(f"{e.mean():.2g}" if len(e) else "" for e in errors)])
+        rows.append(["", "ms per plan", *(f"{np.mean([x['plan_ms'] for x in r]):.1f}" if r else ""
+                                          for r in runs.values())])  # fmt: skip
+    return markdown(["task", "", *(f"H = {H}" for H in HORIZONS)], rows)
+
+
+def steps(results, experiment):
+    """A sentence on the length of the runs of each task, those of the reference included."""
+    texts = []
+    for task in results.tasks(experiment):
+        names = {*EXPERIMENTS[experiment].variants, EXPERIMENTS[experiment].reference_of(task)} - {None}
+        lengths = {run["total_timesteps"] for name in names for run in results.runs(experiment, task, name)}
+        texts.append(f"{TASKS[task].title} {' or '.join(f'{x:,}' for x in sorted(lengths))}")
+    return f"Steps: {', '.join(texts)}."
+
+
+ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, exploration, horizon)}
+CURVES = ("table", "development")
+
+
+def section(results, name):
+    """What the README says between the markers of `name`."""
+    if name == "speed":
+        return speed(results)
+    if name in CURVES:
+        pictures = "\n".join(f"![Learning curves](benchmark/figures/{x}_{name}.png)" for x in ("curves", "minutes"))
+        return table(results, name) + (f"\n\n{pictures}" if results.tasks(name) else "")
+    if not results.tasks(name):
+        return f"Not run yet: `python benchmark/run.py {name}`."
+    figure = f"![{name.capitalize()}](benchmark/figures/{name}.png)"
+    return f"{ABLATIONS[name](results)}\n\n{figure}\n\n{steps(results, name)} {provenance(results, name)}"
+
+
+def regenerate(text, results):
+    """The README with new sections between its markers."""
+    for name in [*CURVES, "speed", *ABLATIONS]:
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        if begin in text:
+            before, rest = text.split(begin)
+            text = f"{before}{begin}\n{section(results, name)}\n{end}{rest.split(end)[1]}"
+    return text
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    text = path.read_text()
-    for experiment in re.findall(r"<!-- begin (\w+) -->", text):
-        generated = speed() if experiment == "speed" else table(experiment)
-        if load(experiment, "platform", "flexplore"):
-            generated += "\n\nPlatform: " + minutes_to(experiment, "platform", 0.98)
-        begin, end = f"<!-- begin {experiment} -->", f"<!-- end {experiment} -->"
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n{generated}\n{end}{rest.split(end)[1]}"
-        if tasks := [task for task in TASKS if load(experiment, task, "flexplore")]:
-            learning_curves(experiment, tasks)
-    path.write_text(text)
+    import plots
+
+    readme, results = ROOT / "README.md", Results()
+    readme.write_text(regenerate(readme.read_text(), results))
+    plots.draw(results, FIGURES)

@@ -1,0 +1,75 @@
+"""What benchmark/run.py runs and benchmark/report.py reports: experiment = tasks x variants x seeds."""
+
+from dataclasses import dataclass
+
+TASKS = {  # script and flags
+    "platform": "flexplore_platform.py --eval-frequency 500 --eval-episodes 100",
+    "goal": "flexplore_goal.py",
+    "hard_goal": "flexplore_goal.py --env-id HardGoal-v0",
+    "catch_point": "flexplore_catch_point.py",
+    **{f"hard_move_{n}": f"flexplore_hard_move.py --n {n}" for n in (4, 6, 8, 10)},
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    variants: dict[str, str]
+    """name: flags"""
+    tasks: tuple[str, ...] = tuple(TASKS)
+    seeds: tuple[int, ...] = (1, 2, 3)
+    flags: str = ""
+    """of all variants"""
+    reference: str | dict[str, str] | None = None
+    """the variant (of a task) that the defaults are: not run again, it is `flexplore` of `table`"""
+    keep_states: bool = False
+    """whether the states and rewards of training are stored, in seed_<n>.npz"""
+
+    def reference_of(self, task):
+        return self.reference[task] if isinstance(self.reference, dict) else self.reference
+
+
+HORIZONS = 1, 2, 3, 5, 8, 12
+
+EXPERIMENTS = {
+    # the results: default runs, and the ablation without what FLEXplore adds
+    "table": Experiment(
+        {"flexplore": "", "dlpa_like": "--flexibility 0 --mi-weight 0 --smoothing never --proposal-fraction 0"},
+        seeds=(1, 2, 3, 4, 5),
+    ),
+    # default runs on the training seeds that defaults were chosen on
+    "development": Experiment({"flexplore": ""}, seeds=(11, 12, 13)),
+    # when to smooth the reward: T as a share of the run
+    "smoothing": Experiment(
+        {"never": "--smoothing never", "after_0.75": "--smoothing-start 0.75", "after_0.25": "--smoothing-start 0.25",
+         "always": "--smoothing always"},
+        tasks=("goal", "hard_goal", "catch_point", "hard_move_8"),
+        reference="after_0.5",
+    ),
+    # lambda, and what f_W sees; without the Wasserstein loss (lambda = 0) it sees nothing
+    "flexibility": Experiment(
+        {"none_0": "--flexibility 0"}
+        | {f"conditional_{x}": f"--flexibility {x}" for x in (0.5, 0.7, 1)}
+        | {f"marginal_{x}": f"--flexibility {x} --discriminator marginal" for x in (0.3, 0.5, 0.7, 1)},
+        tasks=("platform", "catch_point"),
+        reference="conditional_0.3",
+    ),
+    # one mechanism left out at a time
+    "components": Experiment(
+        {"no_wasserstein": "--flexibility 0", "no_mi": "--mi-weight 0", "no_smoothing": "--smoothing never",
+         "no_proposals": "--proposal-fraction 0"},
+        reference="flexplore",
+    ),
+    # the first 2,000 steps of a long run, before smoothing and the fall of the learning rate begin
+    "exploration": Experiment(
+        {"with_mi": "", "without_mi": "--mi-weight 0"},
+        tasks=("platform", "goal", "catch_point", "hard_move_4", "hard_move_8"),
+        flags="--total-timesteps 2000 --smoothing never --no-anneal-lr --final-eval-episodes 200",
+        keep_states=True,
+    ),
+    # how far to plan
+    "horizon": Experiment(
+        {f"H_{H}": f"--horizon {H}" for H in HORIZONS},
+        tasks=("platform", "goal", "catch_point", "hard_move_4", "hard_move_6", "hard_move_8"),
+        reference=dict.fromkeys(TASKS, "H_8") | {"goal": "H_3", "hard_goal": "H_3"},
+    ),
+}  # fmt: skip

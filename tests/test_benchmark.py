@@ -1,0 +1,203 @@
+"""benchmark/: experiments that the scripts accept, runs that are stopped and taken up again, a report that agrees."""
+
+import dataclasses
+import fcntl
+import importlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tyro
+
+for package in ("submitit", "rliable", "matplotlib", "sklearn"):
+    pytest.importorskip(package, reason="pip install -r benchmark/requirements.txt")
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
+import plots  # noqa: E402
+import report  # noqa: E402
+from experiments import EXPERIMENTS, TASKS  # noqa: E402
+from rliable import metrics  # noqa: E402
+
+SMALL = ("--total-timesteps 160 --learning-starts 40 --eval-frequency 80 --eval-episodes 2 --final-eval-episodes 4 "
+         "--num-samples 32 --num-elites 4 --batch-size 16 --checkpoint-frequency 20")  # fmt: skip
+HAS_SLURM = shutil.which("sbatch") and subprocess.run(["sinfo"], capture_output=True).returncode == 0
+
+
+# -------------------------------------------------------------------------------------------------------- experiments
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_scripts_accept_the_flags_of_an_experiment(name):
+    experiment = EXPERIMENTS[name]
+    for task in experiment.tasks:
+        for flags in experiment.variants.values():
+            script, *flags = f"{TASKS[task]} {experiment.flags} {flags}".split()
+            module = importlib.import_module(script.removesuffix(".py"))
+            module.check(tyro.cli(module.Args, args=flags))
+
+
+@pytest.mark.parametrize("name", [name for name, experiment in EXPERIMENTS.items() if experiment.reference])
+def test_the_reference_of_an_experiment_is_the_defaults(name):
+    for task in EXPERIMENTS[name].tasks:
+        script, *flags = TASKS[task].split()
+        args = tyro.cli(importlib.import_module(script.removesuffix(".py")).Args, args=flags)
+        expected = {
+            "smoothing": f"{args.smoothing}_{args.smoothing_start}",
+            "flexibility": f"{args.discriminator}_{args.flexibility}",
+            "components": "flexplore",
+            "horizon": f"H_{args.horizon}",
+        }
+        assert EXPERIMENTS[name].reference_of(task) == expected[name]
+
+
+# --------------------------------------------------------------------------------------------------------------- runs
+
+
+def start(output, *flags, seeds=("1",)):
+    """run.py, printing to a file: a pipe would not end before the jobs that outlive it."""
+    command = [sys.executable, ROOT / "benchmark" / "run.py", "table", "--tasks", "catch_point", "--variants"]
+    command += ["flexplore", "--seeds", *seeds, f"--flags={SMALL}", "--output", output, *flags]
+    with open(output / "out.txt", "w") as out:
+        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+class Run:
+    """Where run.py puts one run."""
+
+    def __init__(self, output, seed=1):
+        name = f"table/catch_point/flexplore/seed_{seed}"
+        self.folder, self.result = output / "runs" / name, output / "results" / f"{name}.json"
+
+    def has_checkpoint(self):
+        return any(self.folder.glob("runs/*/checkpoint.pt"))
+
+    def log(self):
+        return (self.folder / "log.txt").read_text()
+
+    def is_free(self):
+        with open(self.folder / "lock") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    def is_done_once(self):
+        """Every evaluation once, so that nothing was done twice."""
+        printed = [self.log().count(text) for text in ("step 80: ", "step 160: ", "final: ")]
+        return [x["step"] for x in json.loads(self.result.read_text())["curve"]] == [80, 160] and printed == [1] * 3
+
+
+def test_a_stopped_experiment_is_taken_up_and_failures_are_listed(tmp_path):
+    run, broken = Run(tmp_path), Run(tmp_path, seed=2)
+    process = start(tmp_path)
+    wait_for(run.has_checkpoint)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 130 and not run.result.exists() and run.is_free()
+    assert "interrupted after step" in run.log()
+
+    broken.folder.mkdir(parents=True)
+    (broken.folder / "runs").touch()  # where a directory should be
+    process = start(tmp_path, seeds=("2", "1"))
+    assert process.wait() == 1 and run.is_done_once() and not broken.result.exists()
+    out = (tmp_path / "out.txt").read_text()
+    assert "failed: table/catch_point/flexplore/seed_2: " in out and str(broken.folder / "log.txt") in out
+
+    before = run.result.stat().st_mtime_ns, run.log()
+    assert start(tmp_path).wait() == 0 and "1 of 1 runs done" in (tmp_path / "out.txt").read_text()
+    assert before == (run.result.stat().st_mtime_ns, run.log())
+
+
+def test_a_killed_experiment_does_not_run_twice(tmp_path):
+    run = Run(tmp_path)
+    process = start(tmp_path)
+    wait_for(run.has_checkpoint)
+    process.kill(), process.wait()
+    assert not run.is_free()  # the run has outlived it
+    assert start(tmp_path).wait() == 0 and run.is_done_once()
+
+
+@pytest.mark.skipif(not HAS_SLURM, reason="no SLURM; benchmark/README.md says how to set up one node")
+def test_slurm_finds_its_jobs_again(tmp_path):
+    run = Run(tmp_path)
+    process = start(tmp_path, "--cluster", "slurm", "--mem", "2")
+    wait_for(run.has_checkpoint)
+    process.kill(), process.wait()
+    job = (run.folder / "slurm_job").read_text()
+    assert start(tmp_path, "--cluster", "slurm", "--mem", "2").wait() == 0 and run.is_done_once()
+    assert job == (run.folder / "slurm_job").read_text()
+
+
+# ------------------------------------------------------------------------------------------------------------- report
+
+
+def test_readme_agrees_with_the_results():
+    text = (ROOT / "README.md").read_text()
+    assert report.regenerate(text, report.Results()) == text, "run `python benchmark/report.py`"
+
+
+def test_nothing_is_drawn_or_claimed_without_results(tmp_path):
+    results = report.Results(tmp_path)
+    plots.draw(results, tmp_path / "figures")
+    assert not any((tmp_path / "figures").iterdir())
+    assert all("Not run yet" in report.section(results, name) for name in EXPERIMENTS)
+
+
+def test_every_experiment_is_reported(tmp_path):
+    """On invented results of one task, which differ by seed and variant."""
+    (path, *_) = (report.RESULTS / "development" / "catch_point" / "flexplore").glob("seed_*.json")
+    run, random = json.loads(path.read_text()), np.random.default_rng(0)
+    for point in run["curve"]:
+        point["consistency_error_by_depth"] = [0.01] * 11 + [None]
+    for name, experiment in EXPERIMENTS.items():
+        for variant in experiment.variants:
+            for seed in experiment.seeds:
+                path = tmp_path / name / "catch_point" / variant / f"seed_{seed}.json"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                run["seed"], run["final"]["return_mean"] = seed, random.normal(7)
+                path.write_text(json.dumps(run))
+                if experiment.keep_states:
+                    np.savez(path.with_suffix(".npz"), s=random.normal(size=(200, 6)), r=random.normal(size=200))
+    results = report.Results(tmp_path)
+    plots.draw(results, tmp_path / "figures")
+    for name in EXPERIMENTS:
+        text = report.section(results, name)
+        assert "Catch Point" in text and "nan" not in text
+        for figure in [line.split("figures/")[1][:-1] for line in text.splitlines() if line.startswith("![")]:
+            assert (tmp_path / "figures" / figure).exists()
+
+
+def test_reaching_the_published_return_takes_two_evaluations_and_the_final_one():
+    points = [{"step": i, "return_mean": r, "wall_seconds": 60 * i} for i, r in enumerate([0, 9, 0, 9, 9])]
+    run = {"curve": points, "final": {"return_mean": 10}}
+    assert report.reached(run, 9, shift=0) == (4, 4.0)
+    assert report.reached(run, 10, shift=0) is None and report.reached(run, 10, shift=1) == (4, 4.0)
+    assert report.reached(run | {"final": {"return_mean": 8}}, 9, shift=0) is None
+
+
+def test_scores():
+    task = dataclasses.replace(report.TASKS["goal"], random=(-10.0, 0.0), limit=(40.0, 50.0))
+    assert task.score([-10, 20, 50]).tolist() == [0, 0.5, 1]
+    scores = np.array([0.0, 0.5, 0.6, 0.7, 1.0])[:, None]
+    middle, low, high = report.iqm(scores)
+    assert middle == pytest.approx(0.6) and 0 < low < 0.6 < high < 1
+    noise = np.random.default_rng(0).normal(size=(5, 2))
+    assert report.iqm(noise) == report.iqm(noise)  # to the last digit
+    noise[0] = noise[1]  # ties
+    assert report.improvement(noise, noise[:3])[0] == metrics.probability_of_improvement(noise, noise[:3])
+    assert report.improvement(scores, scores - 2)[0] == 1 and report.improvement(scores, scores)[0] == 0.5
