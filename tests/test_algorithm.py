@@ -345,7 +345,7 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
     "proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
     "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
     "mi-weight weight-decay": "-0.1 nan inf much",
-    "env-id env-source activation discriminator smoothing": "0 other",
+    "env-id env-source outcome-input activation discriminator smoothing": "0 other",
     "learning-starts": "2501",  # more than --total-timesteps
     "num-elites": "257",  # more than --num-samples
 }  # fmt: skip
