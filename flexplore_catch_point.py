@@ -758,13 +758,15 @@ def check(args):
         ("at least 1", lambda x: x >= 1, "total_timesteps learning_starts hidden_size updates_per_step batch_size "
          "horizon model_horizon policy_horizon policy_frequency num_samples num_elites num_iterations eval_frequency "
          "eval_episodes final_eval_episodes"),
-        ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility weight_averaging parameter_noise "
+        ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility parameter_noise "
          "smoothing_start random_fraction policy_parameters proposal_fraction uniform_mix hold_fraction"),
+        ("at least 0 and less than 1", lambda x: 0 <= x < 1, "weight_averaging"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
         ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight weight_decay seed checkpoint_frequency"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
         ("at most 1000000", lambda x: x <= len(FINAL_SEEDS), "eval_episodes final_eval_episodes"),
+        ("left out with --evaluate", lambda x: not (x and args.evaluate), "resume"),
         ("left out, as PyTorch finds no CUDA device", lambda x: not x or torch.cuda.is_available(), "cuda"),
         ("left out without wandb (pip install wandb)", lambda x: not x or find_spec("wandb"), "track"),
         ("left out without moviepy (pip install moviepy)", lambda x: not x or find_spec("moviepy"), "capture_video"),
@@ -794,7 +796,7 @@ def write(path, content):
     os.replace(path.with_suffix(".tmp"), path)
 
 
-def read(path, parts="", device="cpu"):
+def read(flag, path, parts="", device="cpu"):
     """The dict with `parts` that `write` wrote to a .pt file: tensors and plain values; no code is run."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -802,7 +804,7 @@ def read(path, parts="", device="cpu"):
         content = torch.load(path, map_location=device, weights_only=True)
         assert content["script"] == Path(__file__).stem and set(parts.split()) <= set(content)
     except Exception as error:
-        refuse(f"{path} is not a whole checkpoint or model of {Path(__file__).name} ({type(error).__name__})")
+        refuse(f"{flag}: {path} is not a whole checkpoint or model of {Path(__file__).name} ({type(error).__name__})")
     return content
 
 
@@ -840,9 +842,10 @@ def train(args):
     run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
     run_dir, checkpoint, first_step = Path("runs") / run_name, None, 1
     if args.resume:
-        run_dir = args.resume.parent if args.resume.is_file() else args.resume
+        path = args.resume if args.resume.is_file() else args.resume / "checkpoint.pt"
+        run_dir = path.parent
         parts = "flags step episode seconds learning num_plans replay result random cuda_random env_random"
-        checkpoint = read(run_dir / "checkpoint.pt", parts, device)
+        checkpoint = read("--resume", path, parts, device)
         free = "track capture_video save_model checkpoint_frequency".split()  # change no number
         names = [name for name in flags if name not in free and checkpoint["flags"].get(name) != flags[name]]
         other = [f"--{name.replace('_', '-')}" for name in names]
@@ -860,7 +863,7 @@ def train(args):
         import wandb
 
         wandb.init(project=args.wandb_project_name, entity=args.wandb_entity, name=run_dir.name, config=flags,
-                   sync_tensorboard=True, save_code=True)  # fmt: skip
+                   id=run_dir.name, resume="allow", sync_tensorboard=True, save_code=True)  # fmt: skip
     writer = SummaryWriter(run_dir, purge_step=first_step)
     writer.add_text("hyperparameters", "\n".join(f"- {name}: {value}" for name, value in flags.items()))
 
@@ -901,6 +904,8 @@ def train(args):
 
     def save_checkpoint(step):
         """Between episodes, when the state of the environment is no more than its random generator's."""
+        weights = torch.stack([x.sum() for x in agent.parameters()])
+        stop_unless_finite(step, run_dir, {"a sum of weights": weights})  # the last checkpoint is a better one
         seconds["total"] = time.perf_counter() - start_time
         write(run_dir / "checkpoint.pt", {
             "script": Path(__file__).stem, "flags": flags, "step": step, "episode": episode, "seconds": seconds,
@@ -1021,12 +1026,12 @@ def train(args):
     return result
 
 
-def evaluate_model(path):
+def evaluate_model(path, cuda):
     """The final evaluation of a saved model, to evaluation.json beside it."""
-    saved = read(path, "flags agent wall_seconds")
+    saved = read("--evaluate", path, "flags agent wall_seconds")
     if set(saved["flags"]) != set(vars(Args())) - {"resume", "evaluate"}:
         refuse(f"--evaluate: {path} is of another version of {Path(__file__).name}, with other flags")
-    args = Args(**saved["flags"])
+    args = Args(**saved["flags"] | {"cuda": cuda})
     check(args)
     torch.set_num_threads(1)
     env, device = make_env(args), torch.device("cuda" if args.cuda else "cpu")
@@ -1040,7 +1045,7 @@ if __name__ == "__main__":
     args = tyro.cli(Args)
     check(args)
     if args.evaluate:
-        evaluate_model(args.evaluate)
+        evaluate_model(args.evaluate, args.cuda)
     else:
         signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, interrupt)
         train(args)

@@ -341,10 +341,11 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
     "policy-frequency num-samples num-elites num-iterations eval-frequency eval-episodes final-eval-episodes":
         "0 -1 1.5 many",
     "seed checkpoint-frequency": "-1 4294967296 1.5 many",
-    "gamma flexibility weight-averaging parameter-noise smoothing-start random-fraction policy-parameters "
+    "gamma flexibility parameter-noise smoothing-start random-fraction policy-parameters "
     "proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
     "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
     "mi-weight weight-decay": "-0.1 nan inf much",
+    "weight-averaging": "-0.1 1 nan much",
     "env-id env-source outcome-input activation discriminator smoothing": "0 other",
     "learning-starts": "2501",  # more than --total-timesteps
     "num-elites": "257",  # more than --num-samples
