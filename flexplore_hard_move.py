@@ -79,7 +79,7 @@ class Args:
     clock: bool = False
     """whether observations tell the time, so that the time limit is learned like any other end of an episode"""
     total_timesteps: int | None = None
-    """environment steps of the run; 5,000, 8,000, 15,000 or 30,000 for n = 4, 6, 8 or 10 unless given"""
+    """environment steps of the run; 3,000, 6,000, 8,000 or 10,000 for n = 4, 6, 8 or 10 unless given"""
     learning_starts: int = 300
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.2
@@ -133,7 +133,7 @@ class Args:
     policy_frequency: int = 4
     """environment steps between updates of the policy networks"""
     # Planner and evaluation
-    num_samples: int = 256
+    num_samples: int = 512
     """N: action sequences per iteration"""
     num_elites: int = 32
     """n: best sequences, which refit the planner's distribution"""
@@ -158,7 +158,7 @@ class Args:
 
     def __post_init__(self):
         if self.total_timesteps is None:
-            self.total_timesteps = {4: 5_000, 6: 8_000, 8: 15_000, 10: 15_000}[self.n]
+            self.total_timesteps = {4: 3_000, 6: 6_000, 8: 8_000, 10: 10_000}[self.n]
 
 
 
