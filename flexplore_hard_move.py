@@ -252,13 +252,13 @@ class HardMoveEnv(gym.Env):
 
 
 gym.register("HardMove-v0", entry_point=HardMoveEnv)
-FINAL_STEP_LIMITS = {"final": 30, "final_25": 25}  # of the final evaluations in result.json; None: the default
+# entries of result.json on the final evaluation, and after how many steps they cut its episodes off
+FINAL_STEP_LIMITS = {"final": math.inf, "final_25": 25}
 
 
-def make_env(args, step_limit=None, render_mode=None):
+def make_env(args, render_mode=None):
     """A new environment for training or evaluation."""
-    limit = {} if step_limit is None else {"step_limit": step_limit}
-    return gym.make(args.env_id, render_mode=render_mode, disable_env_checker=True, n=args.n, **limit)
+    return gym.make(args.env_id, render_mode=render_mode, disable_env_checker=True, n=args.n)
 
 
 # ======================================================================================================== ALGO LOGIC
@@ -717,10 +717,14 @@ def mppi(agent, s, plan, args, explore):
 EVAL_SEEDS, FINAL_SEEDS = range(1_000_000, 2_000_000), range(2_000_000, 3_000_000)  # of environments; they are disjoint
 
 
-def evaluate(agent, args, seeds, step_limit=None, video_folder=None, progress=False):
-    """One greedy episode per seed, some side by side, planned in one batch -> returns and successes (2, n)."""
-    results, side_by_side = np.zeros((2, len(seeds))), max(1, 2048 // args.num_samples)  # fits a cache
-    envs = [make_env(args, step_limit, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
+def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, progress=False):
+    """One greedy episode per seed, some side by side, planned in one batch.
+
+    -> returns and successes (len(step_limits), 2, n): what each episode has come to after that many steps.
+    """
+    results = np.zeros((len(step_limits), 2, len(seeds)))
+    side_by_side = max(1, 2048 // args.num_samples)  # fits a cache
+    envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
     with torch.random.fork_rng():
@@ -728,12 +732,13 @@ def evaluate(agent, args, seeds, step_limit=None, video_folder=None, progress=Fa
         for first in tqdm(range(0, len(seeds), side_by_side), desc="evaluation", disable=not progress):
             episodes = list(range(first, min(first + side_by_side, len(seeds))))
             s = np.stack([envs[e - first].reset(seed=seeds[e])[0] for e in episodes])
-            plan = uniform_plan(args.horizon, len(episodes), agent)
+            plan, step = uniform_plan(args.horizon, len(episodes), agent), 0
             while episodes:
                 k, z, plan, _ = mppi(agent, torch.as_tensor(s, device=plan.mean.device), plan, args, explore=False)
                 steps = [envs[e - first].step(a) for e, a in zip(episodes, zip(k.tolist(), z.cpu().numpy()))]
+                step += 1
                 for e, (_, r, _, _, info) in zip(episodes, steps):
-                    results[:, e] += r, info["is_success"]
+                    results[step <= np.array(step_limits), :, e] += r, info["is_success"]
                 going_on = [i for i, (_, _, terminated, truncated, _) in enumerate(steps) if not terminated | truncated]
                 s, episodes = np.array([steps[i][0] for i in going_on]), [episodes[i] for i in going_on]
                 plan = shift(Plan(*(x[:, going_on] for x in plan)), args.uniform_mix)
@@ -815,9 +820,9 @@ def stop_unless_finite(step, run_dir, quantities):
 
 def final_evaluation(agent, args, result):
     """Evaluate, print, and add to `result` and return it."""
-    for name, step_limit in FINAL_STEP_LIMITS.items():
-        seeds = FINAL_SEEDS[: args.final_eval_episodes]
-        returns, successes = evaluate(agent, args, seeds, step_limit, progress=True)
+    seeds, step_limits = FINAL_SEEDS[: args.final_eval_episodes], tuple(FINAL_STEP_LIMITS.values())
+    results = evaluate(agent, args, seeds, step_limits, progress=True)
+    for name, (returns, successes) in zip(FINAL_STEP_LIMITS, results):
         result[name] = {"episodes": len(returns), "return_mean": returns.mean(), "return_std": returns.std()}
         result[name] |= {"success_rate": successes.mean(), "returns": returns.tolist()}
         print(f"{name}: return {returns.mean():.3f} ± {returns.std():.3f}, success {successes.mean():.1%}, "
@@ -988,7 +993,7 @@ def train(args):
         if global_step % args.eval_frequency == 0 or global_step == args.total_timesteps:
             started = time.perf_counter()
             seeds, videos = EVAL_SEEDS[: args.eval_episodes], run_dir / f"videos/step_{global_step}"
-            returns, successes = evaluate(average.module, args, seeds, video_folder=args.capture_video and videos)
+            returns, successes = evaluate(average.module, args, seeds, video_folder=args.capture_video and videos)[0]
             errors = consistency_error(average.module, args, replay)
             known = [error for error in errors if error is not None]
             seconds["evaluation"] += time.perf_counter() - started

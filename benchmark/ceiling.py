@@ -38,11 +38,11 @@ if __name__ == "__main__":
     args.proposal_fraction = 0.0  # there are no trained policies to propose anything
     torch.set_num_threads(1)
     ceiling = {"args": vars(args)}
-    for name, step_limit in FINAL_STEP_LIMITS.items():
-        seeds = FINAL_SEEDS[: args.final_eval_episodes]
-        returns, successes = evaluate(TrueHardMove(args), args, seeds, step_limit, progress=True)
+    seeds, step_limits = FINAL_SEEDS[: args.final_eval_episodes], tuple(FINAL_STEP_LIMITS.values())
+    results = evaluate(TrueHardMove(args), args, seeds, step_limits, progress=True)
+    for name, (returns, successes) in zip(FINAL_STEP_LIMITS, results):
         ceiling[name] = {"return_mean": returns.mean(), "return_std": returns.std(), "success_rate": successes.mean()}
-        print(f"n = {args.n}, {step_limit} steps: return {returns.mean():.3f}, success {successes.mean():.1%}")
+        print(f"n = {args.n}, {name}: return {returns.mean():.3f}, success {successes.mean():.1%}")
     path = ROOT / "benchmark" / "results" / "ceiling" / f"hard_move_{args.n}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(ceiling, indent=1))

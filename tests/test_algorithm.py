@@ -300,6 +300,14 @@ def test_trains_with_missing_parameters_and_many_actions(parameter_sizes, monkey
     assert [point["step"] for point in result["curve"]] == [40, 80] and len(result["final"]["returns"]) == 3
 
 
+def test_evaluation_cut_off_after_fewer_steps(monkeypatch):
+    monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
+    right = lambda agent, s, plan, *_, **__: (torch.ones(len(s)).long(), torch.zeros(len(s), 1), plan, None)  # noqa: E731
+    monkeypatch.setattr(flexplore, "mppi", right)  # reaches the end after 5 or 6 steps
+    results = flexplore.evaluate(Agent(1, (1, 1), Args()), Args(), range(3), step_limits=(math.inf, 3, 8))
+    assert results.tolist() == [[[1] * 3] * 2, [[0] * 3] * 2, [[1] * 3] * 2]
+
+
 @pytest.mark.parametrize("updates, culprit", [(2, r"(losses|exploration)/\w+"), (1, "the value of the elites")])
 def test_divergence_names_the_step_and_the_culprit(updates, culprit, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
