@@ -780,10 +780,10 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
 
     The Gaussian of k is fitted to those elites that chose k; without one it stays as it is, with one it keeps its std.
     """
-    weight, index = weight.expand(k.shape), k.unsqueeze(3).expand(z.shape)
+    weight, index = weight.clamp(min=1e-30).expand(k.shape), k.unsqueeze(3).expand(z.shape)
     count = torch.zeros_like(plan.probs).scatter_add_(2, k, torch.ones_like(weight)).unsqueeze(3)
     probs = torch.zeros_like(plan.probs).scatter_add_(2, k, weight)
-    share = (weight / probs.gather(2, k).clamp(min=1e-12)).unsqueeze(3)  # of an elite among those that chose its k
+    share = (weight / probs.gather(2, k)).unsqueeze(3)  # of an elite among those that chose its k
     mean = torch.zeros_like(plan.mean).scatter_add_(2, index, share * z)
     variance = torch.zeros_like(plan.mean).scatter_add_(2, index, share * (z - of_action(mean, k)) ** 2)
     mean = torch.where(count > 0, torch.lerp(mean, plan.mean, momentum), plan.mean)
@@ -865,7 +865,9 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
                 steps = [envs[e - first].step(a) for e, a in zip(episodes, zip(k.tolist(), z.cpu().numpy()))]
                 step += 1
                 for e, (_, r, _, _, info) in zip(episodes, steps):
-                    results[step <= np.array(step_limits), :, e] += r, info["is_success"]
+                    for i, limit in enumerate(step_limits):
+                        if step <= limit:
+                            results[i, :, e] = results[i, 0, e] + r, info["is_success"]
                 going_on = [i for i, (_, _, terminated, truncated, _) in enumerate(steps) if not terminated | truncated]
                 s, episodes = np.array([steps[i][0] for i in going_on]), [episodes[i] for i in going_on]
                 plan = shift(Plan(*(x[:, going_on] for x in plan)), args.uniform_mix)

@@ -172,8 +172,9 @@ def test_refit_by_hand():
     k, z = torch.tensor([[[0, 0, 1]]]), torch.tensor([0.0, 0.4, -1.0]).view(1, 1, 3, 1)
     new = flexplore.refit(plan, k, z, torch.tensor([[0.75, 0.25, 0.0]]), momentum=0.1, min_std=0.05)
     assert new.probs.flatten().tolist() == pytest.approx([0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3])
-    # k = 0: mean 0.1, variance 0.75 * 0.01 + 0.25 * 0.09; k = 1: a single elite keeps the std; k = 2 stays
-    assert new.mean.flatten().tolist() == pytest.approx([0.9 * 0.1 + 0.05, 0.05, 0.5])
+    # k = 0: mean 0.1, variance 0.75 * 0.01 + 0.25 * 0.09; k = 1: fitted to its elite, however bad, with the std it had;
+    # k = 2 stays
+    assert new.mean.flatten().tolist() == pytest.approx([0.9 * 0.1 + 0.05, 0.9 * -1 + 0.05, 0.5])
     assert new.std.flatten().tolist() == pytest.approx([math.sqrt(0.03), 0.7, 0.7])
     narrow = flexplore.refit(plan, k, torch.zeros_like(z), torch.tensor([[0.5, 0.5, 0.0]]), min_std=0.05)
     assert narrow.std[0, 0, 0, 0] == pytest.approx(0.05)
