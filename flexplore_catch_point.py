@@ -75,15 +75,15 @@ class Args:
     env_id: Literal["CatchPoint-v0"] = "CatchPoint-v0"
     """the environment"""
     clock: bool = True
-    """whether observations tell the time, so that the time limit is learned like any other end of an episode"""
+    """declares that observations contain the time: the time limit is then learned like any other end of an episode"""
     total_timesteps: int = 5000
     """environment steps of the run"""
     learning_starts: int = 300
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.1
-    """share of later steps that take a uniformly random k, and a z as the next flag says; 0 is the paper"""
+    """share of later steps whose k is uniformly random, with z by --policy-parameters; 0 is the paper"""
     policy_parameters: float = 0.5
-    """share of these steps that draw z from p_theta; the others draw it uniformly"""
+    """share of these random steps that draw z from p_theta; the others draw it uniformly"""
     parameter_noise: float = 0.0
     """standard deviation of the noise on the parameters of planned actions, in training only; 0 is the paper"""
     # Model
@@ -92,13 +92,13 @@ class Args:
     outcome_input: Literal["action", "next_state"] = "action"
     """R_psi and C_omega of (s, k, z), the paper, or of s and the next state that T_phi predicts for (s, k, z)"""
     activation: Literal["relu", "gelu"] = "gelu"
-    """activation of T_phi, R_psi and C_omega, and p_theta"""
+    """activation of T_phi, R_psi, C_omega and p_theta (f_W: |x|, pi_beta: ReLU)"""
     learning_rate: float = 3e-3
     """learning rate of the Adam optimizers"""
     anneal_lr: bool = True
     """whether the learning rate falls linearly to 0 over the second half of the run"""
     weight_decay: float = 0.03
-    """weight decay of the model's networks, per step in units of the learning rate; 0 is the paper"""
+    """decoupled weight decay (AdamW) of T_phi, R_psi and C_omega; 0 is the paper"""
     clip_reward: bool = False
     """whether imagined rewards stay within the range of the real ones so far; False is the paper"""
     weight_averaging: float = 0.98
@@ -112,7 +112,7 @@ class Args:
     horizon: int = 8
     """H: steps that are planned"""
     model_horizon: int = 4
-    """steps that the model is rolled over to learn it, H if that is less; H is the paper"""
+    """steps of open-loop prediction in the loss of the model, at most H; H is the paper"""
     flexibility: float = 0.3
     """lambda: weight of the Wasserstein loss against the squared error of the dynamics; 0 is DLPA's loss"""
     discriminator: Literal["conditional", "marginal"] = "conditional"
@@ -134,17 +134,17 @@ class Args:
     num_samples: int = 256
     """N: action sequences per iteration"""
     num_elites: int = 32
-    """n: best sequences, which refit the planner's distribution"""
+    """n: best sequences, to which the planner's distribution is refitted"""
     num_iterations: int = 3
     """iterations per plan"""
     mppi_factor: float = 0.5
-    """elites weigh exp(factor * (value - best value))"""
+    """elites weigh exp(factor * (value - best value)), values in units of the return"""
     uniform_mix: float = 0.3
     """share of the uniform distribution mixed into the previous plan's discrete actions"""
     proposal_fraction: float = 0.05
     """sequences that the policy networks propose, as a share of N"""
     prune: bool = False
-    """whether sequences that should have ended make room for copies of others on the way; False is the paper"""
+    """whether imagined sequences that have probably ended give their place to copies of others; False is the paper"""
     hold_fraction: float = 0.5
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
     eval_frequency: int = 500
@@ -156,6 +156,7 @@ class Args:
 
 
 # ======================================================================================================= ENVIRONMENT
+# "kept:" marks oddities of the original environment: not to be fixed, or results are no longer comparable.
 
 
 GLYPHS = dict(zip("0123456789-.kz ", (0o75557, 0o26227, 0o71747, 0o71717, 0o55711, 0o74717, 0o74757, 0o71111, 0o75757,
@@ -264,8 +265,16 @@ def make_env(args, render_mode=None):
 
 
 # ======================================================================================================== ALGO LOGIC
-# From here on the scripts are the same text. Shapes: d state size, K discrete actions, m = max m_k parameters (0 if k
-# lacks them), H horizon, B batch, N sequences, n elites, E episodes planned at once, R rows. Time first: (H, B, ...).
+# From here on the scripts are the same text. Every step of train():
+#
+#   mppi: imagine N sequences of H actions, proposed by the last plan and by pi_beta and p_theta (imagined_return:
+#       r = R_psi + eta r_aux along T_phi), refit the plan to the n best, repeat, take their first action
+#   update_model: T_phi down (1 - lambda) |s^ - s|^2 + lambda L_ex, f_W up L_ex; R_psi and C_omega; after T also L_smt
+#   update_policy: pi_beta and p_theta up the imagined return
+#
+# Shapes: d state size, K discrete actions, m = max m_k parameters (0 where k lacks them), H horizon, L <= H steps,
+# B batch, N sequences, n elites, E episodes planned at once, R rows, S sequences per episode. Time first: (H, B, ...).
+# [choice]: the paper leaves it open, or it goes beyond the paper (README.md). C_omega is DLPA's.
 
 
 ACTIVATIONS = {"relu": partial(nn.ReLU, inplace=True), "gelu": nn.GELU}
@@ -284,13 +293,13 @@ class HybridMLP(nn.Module):
         self.activation, hidden_size = ACTIVATIONS[args.activation](), args.hidden_size
         self.first = nn.Linear(d + m, hidden_size, bias=False)
         self.first_of_k = nn.Embedding(K, hidden_size)  # the columns of the first layer for a one-hot k, with its bias
-        nn.init.uniform_(self.first_of_k.weight, -((d + m) ** -0.5), (d + m) ** -0.5)
+        nn.init.uniform_(self.first_of_k.weight, -((d + m) ** -0.5), (d + m) ** -0.5)  # as nn.Linear's
         self.second = nn.Linear(hidden_size, hidden_size)
         self.out = nn.Linear(hidden_size, out_features)
 
     def features(self, s, k, z):
         h = self.first_of_k(k) if k.dtype == torch.long else k @ self.first_of_k.weight
-        h = self.activation(h.addmm_(torch.cat([s, z], dim=1), self.first.weight.T))
+        h = self.activation(h.addmm_(torch.cat([s, z], dim=1), self.first.weight.T))  # of W_k + W [s, z]
         return self.activation(self.second(h))
 
     def forward(self, s, k, z):
@@ -303,7 +312,7 @@ class Dynamics(HybridMLP):
     def __init__(self, d, K, m, args):
         super().__init__(d, K, m, d, args)
         self.log_std_out = nn.Linear(args.hidden_size, d)
-        self.register_buffer("scale", torch.ones(d))  # running RMS of the one-step change of each state dimension
+        self.register_buffer("scale", torch.ones(d))  # RMS of the one-step change of each state dimension so far
 
     def forward(self, s, k, z):  # -> mean of s' (R, d), hidden features (R, hidden_size)
         h = self.features(s, k, z)
@@ -332,7 +341,7 @@ class Discriminator(nn.Module):
             h = self.first(s_next / scale)
         else:
             h = self.first((s_next - s) / scale) + self.condition(torch.cat([s, z], dim=1)) + self.condition_k(k)
-        return self.out(self.second(h.abs()).abs()).squeeze(-1)  # |x| keeps the norm of gradients: slope 1 everywhere
+        return self.out(self.second(h.abs()).abs()).squeeze(-1)  # |x| keeps the norm of gradients: slope 1 or -1
 
 
 class Agent(nn.Module):
@@ -351,7 +360,7 @@ class Agent(nn.Module):
         self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
         self.discrete_policy = mlp(d, hidden, K, ACTIVATIONS["relu"])  # pi_beta(k|s)
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
-        self.register_buffer("reward_scale", torch.ones(()))  # running RMS of the reward
+        self.register_buffer("reward_scale", torch.ones(()))  # RMS of the reward so far
         self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # bounds of R0 and R1
         self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
@@ -369,7 +378,7 @@ class Agent(nn.Module):
         """R = c R0 + (1 - c) R1 in units of reward_scale, and c, the probability that the episode goes on. Both (R,).
 
         [choice] R0 is the reward of a step that goes on, R1 of a step that ends the episode: a single output would
-        blur the jump of a success into its neighbourhood. Both are clipped to reward_range, in units of reward_scale.
+        blur the jump of a success into its neighbourhood. With --clip-reward both are clipped to reward_range.
         """
         out = self.outcomes(s, k, z, s_next)
         r0, r1 = out[:, :2].clamp(*self.reward_range).unbind(dim=1)
@@ -377,7 +386,7 @@ class Agent(nn.Module):
         return torch.lerp(r1, r0, c), c
 
     def parameter_distribution(self, s, k):  # p_theta(z|s,k) = N(mu, sigma^2 I) -> mu (R, m), log sigma (R, 1)
-        out = self.parameter_policy(s, k, s[:, :0])
+        out = self.parameter_policy(s, k, s[:, :0])  # without a z
         return torch.tanh(out[:, :-1]), out[:, -1:].clamp(-3, 1)
 
     def exists(self, k):  # which of the m parameters action k has: 0 or 1 (..., m)
@@ -433,7 +442,7 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
     -> values (E, S), the actions k (L, E, S) and z (L, E, S, m), r_aux (L R) or None; S = R / E, or L R / E if pruned.
     [choice] eta is in units of the typical reward. The running mean of r_aux is taken off: it would be a constant
     bonus for staying alive. Prune: what should have ended by now (prod_j c_j < 1/2) is kept as a finished sequence,
-    and its row goes on as a copy of one that should not, with the row's own later actions: few would live to step L.
+    and its row goes on as a copy of another, drawn by prod_j c_j, with its own later actions: few would live to step L.
     """
     L, R, alive = len(k), len(s), 1.0
     states, next_states, features, ks, zs, ended, rows = [], [], [], [], [], [], []
@@ -444,32 +453,32 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
         s = s_next
         if prune and i + 1 < L:
             alive = alive * agent.reward_and_continuation(states[i], k_i, z_i, s)[1]
-            own = torch.arange(R, device=s.device).view(E, -1)
-            copied = own[:, :1] + draw(alive.view(E, -1), R // E)
-            ended.append(alive < 0.5), rows.append(torch.where(ended[i], copied.flatten(), own.flatten()))
-            s, alive = s[rows[i]], alive[rows[i]]
+            row = torch.arange(R, device=s.device).view(E, -1)
+            other = row[:, :1] + draw(alive.view(E, -1), R // E)
+            ended.append(alive < 0.5), rows.append(torch.where(ended[i], other.flatten(), row.flatten()))
+            s, alive = s[rows[i]], alive[rows[i]]  # row j goes on from row rows[i][j]
     s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)
     r, c = agent.reward_and_continuation(s, k, z, torch.cat(next_states))
     r_aux = mi_reward(agent, s, k, z, torch.cat(features)) if with_mi else None
     if with_mi:
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
-    value, weight, sequences = 0.0, 1.0, []
+    value, weight, finished = 0.0, 1.0, []
     k, z = (k if k.dtype == torch.long else k.argmax(dim=1)).view(L, R), z.view(L, R, -1)
     for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L), c.chunk(L))):
         value, weight = value + weight * r_i, weight * args.gamma * c_i
-        if prune and i + 1 < L:
-            sequences.append((value.masked_fill(~ended[i], -torch.inf), k, z))
+        if prune and i + 1 < L:  # the same copies of what led to each row
+            finished.append((value.masked_fill(~ended[i], -torch.inf), k, z))
             value, weight = value[rows[i]], weight[rows[i]]
             k, z = (torch.cat([x[: i + 1, rows[i]], x[i + 1 :]]) for x in (k, z))
-    value, k, z = zip(*sequences, (value, k, z))
+    value, k, z = zip(*finished, (value, k, z))
     value = torch.cat([x.view(E, -1) for x in value], dim=1)
     k, z = torch.cat([x.view(L, E, -1) for x in k], dim=2), torch.cat([x.view(L, E, R // E, -1) for x in z], dim=2)
     return value, k, z, r_aux
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
-# tau: H replayed steps of B episodes, s (H, B, d), k (H, B), ...; same_episode is w_i: 1 while step i still belongs to
-# the episode of step 0, else 0
+# tau: H replayed steps (--model-horizon of them, where that is less) from B starts, s (H, B, d), k (H, B), ...;
+# same_episode is w_i: 1 while step i still belongs to the episode of step 0, else 0
 Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 
 
@@ -493,7 +502,7 @@ class Replay:
     def scales(self):
         """-> RMS of the one-step change of each state dimension (d,), without terminating steps, and of the reward.
 
-        And the least and the greatest reward, or 0 (2,), of steps that go on and of steps that end: (2, 2).
+        And the range of rewards, which contains 0, of steps that go on and of steps that end: (2, 2).
         """
         on, r = self.terminated[: self.size] == 0, self.r[: self.size]
         change = ((self.s_next - self.s)[: self.size] * on[:, None]).square().sum(dim=0) / on.sum().clamp(min=1)
@@ -581,11 +590,11 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
     if smooth or diagnose:
         epsilon, change = args.smoothing_epsilon * agent.dynamics.scale, (states[1] - states[0]).detach()
 
-        def reward(s):
+        def reward(s):  # s' moves with s: T_phi gets no gradients
             return agent.reward_and_continuation(s, tau.k[0], tau.z[0], s + change)[0]
 
         losses["losses/smoothing"], losses["model/reward_lipschitz"] = smoothing_loss(reward, tau.s[0], epsilon)
-        loss = loss + smooth * losses["losses/smoothing"]
+        loss = loss + losses["losses/smoothing"] if smooth else loss
     optimizers["model"].zero_grad(), optimizers["discriminator"].zero_grad()
     loss.backward()  # one pass for both players: f_W's optimizer ascends the L_ex that T_phi's descends
     optimizers["model"].step(), optimizers["discriminator"].step()
@@ -624,7 +633,7 @@ def consistency_error(agent, args, replay):
 Plan = namedtuple("Plan", "probs mean std")
 
 
-def uniform_plan(H, E, agent):
+def initial_plan(H, E, agent):  # uniform over k, N(0, 1) over z
     zeros = agent.parameter_mask.expand(H, E, -1, -1) * 0
     return Plan(torch.full_like(zeros[..., 0], 1 / zeros.shape[2]), zeros, zeros + 1)
 
@@ -671,10 +680,10 @@ def densest_action(k, z, weight, width=0.2):
 
     The mean of z would not do: between two good actions, or two sides of an angle, it is a bad one [choice].
     """
-    near = torch.exp(-0.5 * ((z[:, :, None] - z[:, None]) / width).square().sum(dim=3))  # of each elite to each
-    near = near * (k[:, :, None] == k[:, None]) * weight[:, None]
-    densest, episodes = near.sum(dim=2).argmax(dim=1), torch.arange(len(k), device=k.device)
-    near = near[episodes, densest, :, None]
+    kernel = torch.exp(-0.5 * ((z[:, :, None] - z[:, None]) / width).square().sum(dim=3))  # of each elite to each
+    kernel = kernel * (k[:, :, None] == k[:, None]) * weight[:, None]
+    densest, episodes = kernel.sum(dim=2).argmax(dim=1), torch.arange(len(k), device=k.device)
+    near = kernel[episodes, densest, :, None]
     return k[episodes, densest], (near * z).sum(dim=1) / near.sum(dim=1)
 
 
@@ -734,7 +743,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
         for first in tqdm(range(0, len(seeds), side_by_side), desc="evaluation", disable=not progress):
             episodes = list(range(first, min(first + side_by_side, len(seeds))))
             s = np.stack([envs[e - first].reset(seed=seeds[e])[0] for e in episodes])
-            plan, step = uniform_plan(args.horizon, len(episodes), agent), 0
+            plan, step = initial_plan(args.horizon, len(episodes), agent), 0
             while episodes:
                 k, z, plan, _ = mppi(agent, torch.as_tensor(s, device=plan.mean.device), plan, args, explore=False)
                 steps = [envs[e - first].step(a) for e, a in zip(episodes, zip(k.tolist(), z.cpu().numpy()))]
@@ -823,7 +832,7 @@ def stop_unless_finite(step, run_dir, quantities):
 
 
 def final_evaluation(agent, args, result):
-    """Evaluate, print, and add to `result` and return it."""
+    """Evaluate, print and add the figures to `result` -> result."""
     seeds, step_limits = FINAL_SEEDS[: args.final_eval_episodes], tuple(FINAL_STEP_LIMITS.values())
     results = evaluate(agent, args, seeds, step_limits, progress=True)
     for name, (returns, successes) in zip(FINAL_STEP_LIMITS, results):
@@ -933,7 +942,7 @@ def train(args):
             if checkpoint_due or interrupted:
                 save_checkpoint(global_step - 1)
                 checkpoint_due = False
-            (s, _), plan = env.reset(), uniform_plan(args.horizon, 1, agent)
+            (s, _), plan = env.reset(), initial_plan(args.horizon, 1, agent)
             episodic_return, episodic_length = 0.0, 0
 
         # Act: at random during warm-up and now and then after it, some of these with p_theta's z [choice], else planned
@@ -966,16 +975,16 @@ def train(args):
             log({"charts/episodic_return": episodic_return, "charts/episodic_length": episodic_length})
             progress.set_postfix({"return": f"{episodic_return:.2f}"}, refresh=False)
             episode += 1
-            change, reward, reward_range = replay.scales()
-            agent.dynamics.scale.copy_(change), agent.reward_scale.copy_(reward)
+            change_rms, reward_rms, reward_range = replay.scales()
+            agent.dynamics.scale.copy_(change_rms), agent.reward_scale.copy_(reward_rms)
             if args.clip_reward:
-                agent.reward_range.copy_(reward_range / reward)
+                agent.reward_range.copy_(reward_range / reward_rms)
 
         # Learn
         if global_step > args.learning_starts and replay.train:
             started = time.perf_counter()
-            after = args.smoothing_start * args.total_timesteps  # T of section IV
-            smooth = args.smoothing == "always" or args.smoothing == "after" and global_step > after
+            T = args.smoothing_start * args.total_timesteps  # section IV
+            smooth = args.smoothing == "always" or args.smoothing == "after" and global_step > T
             if args.anneal_lr:
                 lr = args.learning_rate * min(1, 2 - 2 * global_step / args.total_timesteps)
                 for optimizer in optimizers.values():

@@ -90,7 +90,7 @@ class Subject:
         if args.mi_weight == 0 and int(args.proposal_fraction * args.num_samples) == 0:
             del self.calls["policy"]  # as in train()
         for name, E, explore in (("plan", 1, True), ("evaluation", self.side_by_side, False)):
-            plan = script.uniform_plan(args.horizon, E, agent)
+            plan = script.initial_plan(args.horizon, E, agent)
             self.calls[name] = partial(script.mppi, average.module, replay.s[:E], plan, args, explore)
         learning = {"agent": agent, "average": average, "policy": policy_optimizer} | optimizers
         full = vars(replay) | {"train": list(range(args.total_timesteps))}  # its tensors always are

@@ -212,7 +212,7 @@ def test_mppi_solves_a_hybrid_problem(parameter_sizes, explore):
     agent = Toy(parameter_sizes)
     args = Args(horizon=2, num_samples=8192, num_elites=16, num_iterations=6, mi_weight=0.0, proposal_fraction=0.0)
     s = torch.tensor([[2.0], [1.0]])  # two episodes planned in one batch
-    plan = flexplore.uniform_plan(2, 2, agent)
+    plan = flexplore.initial_plan(2, 2, agent)
     k, z, new_plan, value = flexplore.mppi(agent, s, plan, args, explore)
     wanted = len(parameter_sizes) - 2
     assert k[1] == wanted and z[1, 0] == pytest.approx(0.3, abs=0.1)
@@ -258,7 +258,7 @@ def test_clipped_rewards_stay_in_the_range_seen():
 
 def test_held_sequences_and_missing_parameters():
     agent = Agent(1, (1, 0), Args())
-    plan = flexplore.uniform_plan(5, 1, agent)
+    plan = flexplore.initial_plan(5, 1, agent)
     k, z = flexplore.sample_sequences(agent, plan, 100, hold_fraction=0.5)
     assert (k[:, 0, :50] == k[0, 0, :50]).all() and (z[:, 0, :50] == z[0, 0, :50]).all()
     assert (k[:, 0, 50:] != k[0, 0, 50:]).any() and (z[k == 1] == 0).all() and (z[k == 0] != 0).all()
