@@ -225,7 +225,7 @@ def table(results, experiment):
         final_rows.append([
             *name, mean_and_std(returns, d), f"{middle:.{d}f} [{low:.{d}f}, {high:.{d}f}]" if several else "",
             f"{t.score(returns).mean():.3f}", mean_and_std(success, 1, "%"),
-            f"{t.published_return[0]:.2f} ({t.published_return[1]}), {t.published_success}%",
+            f"{t.published_return[0]:.2f} ({t.published_return[1]}), {t.published_success}% (CHDP)",
             f"{between(*t.limit)}, {between(*t.limit_success)}%",
         ])  # fmt: skip
         times = [reached(run, t.published_return[0], start_shift(results, experiment, task)) for run in runs]
