@@ -141,13 +141,13 @@ class Args:
     """iterations per plan"""
     mppi_factor: float = 0.5
     """elites weigh exp(factor * (value - best value)), values in units of the return"""
-    uniform_mix: float = 0.3
+    uniform_mix: float = 0.5
     """share of the uniform distribution mixed into the previous plan's discrete actions"""
     proposal_fraction: float = 0.05
     """sequences that the policy networks propose, as a share of N"""
     prune: bool = False
     """whether imagined sequences that have probably ended give their place to copies of others; False is the paper"""
-    hold_fraction: float = 0.5
+    hold_fraction: float = 0.9
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
     eval_frequency: int = 500
     """steps between evaluations"""
