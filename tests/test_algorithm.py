@@ -39,9 +39,11 @@ def test_replay_masks_end_with_the_episode():
     assert tau.terminated[:, 0].tolist() == [0, 0, 1, 0]
 
 
-def test_losses_ignore_what_follows_the_episode():
+@pytest.mark.parametrize("outcome_input", ["action", "next_state"])
+def test_losses_ignore_what_follows_the_episode(outcome_input):
     """Other data after the end of an episode, or after a terminating step, leave every loss as it is."""
-    agent, args = Agent(2, (1, 0), Args()).eval(), Args(horizon=3)  # eval: no further power iteration
+    args = Args(horizon=3, outcome_input=outcome_input)
+    agent = Agent(2, (1, 0), args).eval()  # eval: no further power iteration
     losses = []
     for later in (0.0, 5.0):
         torch.manual_seed(1)
@@ -55,6 +57,21 @@ def test_losses_ignore_what_follows_the_episode():
         loss, _, states = flexplore.dynamics_loss(agent, tau, weight, args)
         losses.append([loss, *flexplore.outcome_losses(agent, tau, states, weight).values()])
     assert [x.item() for x in losses[0]] == pytest.approx([x.item() for x in losses[1]], rel=1e-6)
+
+
+def test_outcomes_of_the_next_state():
+    """They are the same for all actions that lead to it, and none of their losses has gradients into T_phi."""
+    agent = Agent(2, (1, 0), args := Args(outcome_input="next_state", flexibility=0.0, mi_weight=0.0))
+    s, s_next, z = torch.randn(3, 2), torch.randn(3, 2), torch.randn(3, 1)
+    r, other = (agent.reward_and_continuation(s, torch.full((3,), k), z * k, s_next)[0] for k in (0, 1))
+    assert r.equal(other) and not r.equal(agent.reward_and_continuation(s, torch.zeros(3).long(), z, s_next + 1)[0])
+    tau = flexplore.Segment(torch.randn(2, 3, 2), torch.randint(2, (2, 3)), torch.randn(2, 3, 1), torch.randn(2, 3),
+                            torch.zeros(2, 3), torch.randn(2, 3, 2), torch.ones(2, 3))  # fmt: skip
+    loss, _, states = flexplore.dynamics_loss(agent, tau, torch.ones(2, 3), args)
+    outcomes = sum(flexplore.outcome_losses(agent, tau, states, torch.ones(2, 3)).values())
+    parameters = list(agent.dynamics.parameters())
+    assert not any(gradient is not None for gradient in torch.autograd.grad(outcomes, parameters, allow_unused=True))
+    assert any(gradient is not None for gradient in torch.autograd.grad(loss, parameters, allow_unused=True))
 
 
 def trained_l_ex(shift_of_k, conditional, horizon=1, gamma=0.9):
