@@ -573,9 +573,10 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
     states, next_states, features, ks, zs, ended, rows = [], [], [], [], [], [], []
     for i in range(L):
         k_i, z_i = agent.act(s, k[i]) if z is None else (k[i], z[i])
-        s_next, h = agent.dynamics(s, k_i, z_i)
-        states.append(s), ks.append(k_i), zs.append(z_i), next_states.append(s_next), features.append(h)
-        s = s_next
+        states.append(s), ks.append(k_i), zs.append(z_i)
+        if with_mi or agent.outcome_of_next or i + 1 < L:  # else nothing depends on where the last step leads
+            s, h = agent.dynamics(s, k_i, z_i)
+            next_states.append(s), features.append(h)
         if prune and i + 1 < L:
             alive = alive * agent.reward_and_continuation(states[i], k_i, z_i, s)[1]
             row = torch.arange(R, device=s.device).view(E, -1)
@@ -583,7 +584,8 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
             ended.append(alive < 0.5), rows.append(torch.where(ended[i], other.flatten(), row.flatten()))
             s, alive = s[rows[i]], alive[rows[i]]  # row j goes on from row rows[i][j]
     s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)
-    r, c = agent.reward_and_continuation(s, k, z, torch.cat(next_states))
+    s_next = torch.cat(next_states) if agent.outcome_of_next else None
+    r, c = agent.reward_and_continuation(s, k, z, s_next)
     r_aux = mi_reward(agent, s, k, z, torch.cat(features)) if with_mi else None
     if with_mi:
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
@@ -1172,7 +1174,7 @@ def evaluate_model(path, cuda):
     saved = read("--evaluate", path, "flags agent wall_seconds")
     if set(saved["flags"]) != set(vars(Args())) - {"resume", "evaluate"}:
         refuse(f"--evaluate: {path} is of another version of {Path(__file__).name}, with other flags")
-    args = Args(**saved["flags"] | {"cuda": cuda})
+    args = Args(**saved["flags"] | {"cuda": cuda, "track": False, "capture_video": False})
     check(args)
     torch.set_num_threads(1)
     env, device = make_env(args), torch.device("cuda" if args.cuda else "cpu")

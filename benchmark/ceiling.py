@@ -26,6 +26,7 @@ class TrueHardMove(hard_move.Agent):
     def __init__(self, args):
         env = hard_move.HardMoveEnv(args.n)
         super().__init__(4, env.parameter_sizes, args)
+        self.outcome_of_next = True  # rewards need the next state
         self.motions = torch.tensor(env.motions, dtype=torch.float32)
         self.dynamics.forward = lambda s, k, z: (self.next_state(s, k, z), None)
 
@@ -43,6 +44,7 @@ class TrueCatchPoint(catch_point.Agent):
 
     def __init__(self, args):
         super().__init__(6, catch_point.CatchPointEnv.parameter_sizes, args)
+        self.outcome_of_next = True
         self.dynamics.forward = lambda s, k, z: (self.next_state(s, k, z), None)
 
     def next_state(self, s, k, z):
