@@ -12,6 +12,7 @@ through the model (MPPI). Choices the paper leaves open are marked [choice]; REA
     python flexplore_catch_point.py --seed 1
 """
 
+import ctypes
 import json
 import math
 import os
@@ -397,11 +398,12 @@ class Agent(nn.Module):
 
         given_k (R,): the discrete action to take instead, or -1.
         """
-        k, given = F.gumbel_softmax(self.discrete_policy(s), hard=True), given_k >= 0
+        logits, given = self.discrete_policy(s), given_k >= 0
         if torch.is_grad_enabled():
-            k = torch.where(given[:, None], F.one_hot(given_k.clamp(min=0), k.shape[1]), k)
+            one_hot = F.one_hot(given_k.clamp(min=0), logits.shape[1])
+            k = torch.where(given[:, None], one_hot, F.gumbel_softmax(logits, hard=True))
         else:
-            k = torch.where(given, given_k, k.argmax(dim=1))
+            k = torch.where(given, given_k, draw(logits.softmax(dim=1), 1).squeeze(1))
         mean, log_std = self.parameter_distribution(s, k)
         return k, (mean + log_std.exp() * torch.randn_like(mean)).clamp(-1, 1) * self.exists(k)
 
@@ -736,7 +738,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     -> returns and successes (len(step_limits), 2, n): what each episode has come to after that many steps.
     """
     results = np.zeros((len(step_limits), 2, len(seeds)))
-    side_by_side = max(1, 2048 // args.num_samples)  # fits a cache
+    side_by_side = max(1, 4096 // args.num_samples)
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
@@ -826,6 +828,16 @@ def read(flag, path, parts="", device="cpu"):
     return content
 
 
+def configure_torch():
+    """One thread, as the networks are too small to gain from more, and freed memory kept for the next tensor.
+
+    By default, glibc returns larger blocks to the system: page faults then take as long as the networks.
+    """
+    torch.set_num_threads(1)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None:
+        mallopt(-1, 2**30), mallopt(-3, 2**25)  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, in bytes
+
+
 def stop_unless_finite(step, run_dir, quantities):
     """End the program, naming the step and the quantity, if one of {name: numbers} is NaN or infinite."""
     for name, value in quantities.items():
@@ -870,7 +882,7 @@ def train(args):
         if other:
             refuse(f"--resume: {run_dir} was started with another {', '.join(other)}")
         first_step = checkpoint["step"] + 1
-    torch.set_num_threads(1)  # the networks are too small to gain from more
+    configure_torch()
     torch.use_deterministic_algorithms(args.torch_deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.manual_seed(args.seed)
@@ -1051,7 +1063,7 @@ def evaluate_model(path, cuda):
         refuse(f"--evaluate: {path} is of another version of {Path(__file__).name}, with other flags")
     args = Args(**saved["flags"] | {"cuda": cuda, "track": False, "capture_video": False})
     check(args)
-    torch.set_num_threads(1)
+    configure_torch()
     env, device = make_env(args), torch.device("cuda" if args.cuda else "cpu")
     agent = Agent(env.observation_space.shape[0], env.unwrapped.parameter_sizes, args).to(device)
     agent.load_state_dict(saved["agent"])
