@@ -83,6 +83,8 @@ class Args:
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.4
     """share of later steps whose k is uniformly random, with z by --policy-parameters; 0 is the paper"""
+    survival_fraction: float = 0.5
+    """share of these random steps drawn from those after which C_omega expects the episode to go on; 0 is the paper"""
     policy_parameters: float = 0.5
     """share of these random steps that draw z from p_theta; the others draw it uniformly"""
     parameter_noise: float = 0.0
@@ -92,6 +94,8 @@ class Args:
     """width of the two hidden layers of every network"""
     outcome_input: Literal["action", "next_state"] = "action"
     """R_psi and C_omega of (s, k, z), the paper, or of s and the next state that T_phi predicts for (s, k, z)"""
+    outcome_networks: int = 3
+    """M: networks for R_psi and C_omega, whose mean is planned with; 1 is the paper"""
     activation: Literal["relu", "gelu"] = "relu"
     """activation of T_phi, R_psi, C_omega and p_theta (f_W: |x|, pi_beta: ReLU)"""
     learning_rate: float = 3e-3
@@ -399,7 +403,8 @@ def make_env(args, render_mode=None):
 #   update_policy: pi_beta and p_theta up the imagined return
 #
 # Shapes: d state size, K discrete actions, m = max m_k parameters (0 where k lacks them), H horizon, L <= H steps,
-# B batch, N sequences, n elites, E episodes planned at once, R rows, S sequences per episode. Time first: (H, B, ...).
+# B batch, N sequences, n elites, E episodes planned at once, R rows, S sequences per episode, M networks for R_psi and
+# C_omega. Time first: (H, B, ...), but M before it.
 # [choice]: the paper leaves it open, or it goes beyond the paper (README.md). C_omega is DLPA's.
 
 
@@ -478,11 +483,10 @@ class Agent(nn.Module):
         K, m, hidden = len(parameter_sizes), max(parameter_sizes), args.hidden_size
         self.dynamics = Dynamics(d, K, m, args)
         self.outcome_of_next = args.outcome_input == "next_state"
-        # the two outputs of R_psi and the logit of C_omega [choice]
-        if self.outcome_of_next:
-            self.outcome = mlp(2 * d, hidden, 3, ACTIVATIONS[args.activation])
-        else:
-            self.outcome = HybridMLP(d, K, m, 3, args)
+        # M times the two outputs of R_psi and the logit of C_omega [choice]
+        of_next = partial(mlp, 2 * d, hidden, 3, ACTIVATIONS[args.activation])
+        outcome = of_next if self.outcome_of_next else partial(HybridMLP, d, K, m, 3, args)
+        self.outcome = nn.ModuleList(outcome() for _ in range(args.outcome_networks))
         self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
         self.discrete_policy = mlp(d, hidden, K, ACTIVATIONS["relu"])  # pi_beta(k|s)
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
@@ -492,24 +496,24 @@ class Agent(nn.Module):
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
     def outcomes(self, s, k, z, s_next):
-        """-> R0, R1 and the logit of c (R, 3), of s, k and z, or of s and the mean s_next of T_phi(s'|s,k,z) [choice].
+        """-> R0, R1 and the logit of c (M, R, 3), of s, k, z, or of s and the mean s_next of T_phi(s'|s,k,z) [choice].
 
         What a step earns is often plain from where it leads; then nothing about it need be learned for each k anew.
         """
-        if self.outcome_of_next:
-            return self.outcome(torch.cat([s, (s_next - s) / self.dynamics.scale], dim=1))
-        return self.outcome(s, k, z)
+        x = (torch.cat([s, (s_next - s) / self.dynamics.scale], dim=1),) if self.outcome_of_next else (s, k, z)
+        return torch.stack([network(*x) for network in self.outcome])
 
     def reward_and_continuation(self, s, k, z, s_next):
         """R = c R0 + (1 - c) R1 in units of reward_scale, and c, the probability that the episode goes on. Both (R,).
 
         [choice] R0 is the reward of a step that goes on, R1 of a step that ends the episode: a single output would
         blur the jump of a success into its neighbourhood. With --clip-reward both are clipped to reward_range.
+        Means over M networks: the planner would find where a single one overestimates.
         """
         out = self.outcomes(s, k, z, s_next)
-        r0, r1 = out[:, :2].clamp(*self.reward_range).unbind(dim=1)
-        c = torch.sigmoid(out[:, 2])
-        return torch.lerp(r1, r0, c), c
+        r0, r1 = out[..., :2].clamp(*self.reward_range).unbind(dim=2)
+        c = torch.sigmoid(out[..., 2])
+        return torch.lerp(r1, r0, c).mean(dim=0), c.mean(dim=0)
 
     def parameter_distribution(self, s, k):  # p_theta(z|s,k) = N(mu, sigma^2 I) -> mu (R, m), log sigma (R, 1)
         out = self.parameter_policy(s, k, s[:, :0])  # without a z
@@ -540,6 +544,24 @@ def roll(agent, s, k, z):
         s, h = agent.dynamics(s, k_i, z_i)
         states.append(s), features.append(h)
     return states, features
+
+
+@torch.no_grad()
+def random_action(agent, s, survival, policy, candidates=64):
+    """Uniformly random k (1,) and z (1, m) in state s (1, d).
+
+    survival: one of many such actions instead, drawn by how likely the episode is to go on after it; policy: with
+    p_theta's z instead [choice].
+    """
+    n = candidates if survival else 1
+    s, k = s.expand(n, -1), torch.randint(agent.parameter_mask.shape[0], (n,), device=s.device)
+    z = (torch.rand(n, agent.parameter_mask.shape[1], device=s.device) * 2 - 1) * agent.exists(k)
+    if policy:
+        _, z = agent.act(s, k)
+    if survival:
+        _, c = agent.reward_and_continuation(s, k, z, agent.dynamics(s, k, z)[0])
+        k, z = k[one := draw(c, 1)], z[one]
+    return k, z
 
 
 def mi_reward(agent, s, k, z, h, clip=3.0):
@@ -688,11 +710,12 @@ def outcome_losses(agent, tau, states, weight):
     states: s^_0 ... s^_H (H + 1, B, d), without gradients into T_phi, which they would spoil [choice].
     """
     s, s_next = states[:-1].detach().flatten(0, 1), states[1:].detach().flatten(0, 1)
-    out = agent.outcomes(s, tau.k.flatten(), tau.z.flatten(0, 1), s_next).view(*weight.shape, 3)
-    r = torch.where(tau.terminated > 0, out[..., 1], out[..., 0])
-    reward = (weight * (r - tau.r / agent.reward_scale) ** 2).sum(dim=0).mean()
-    c = F.binary_cross_entropy_with_logits(out[..., 2], 1 - tau.terminated, weight, reduction="none")
-    return {"losses/reward": reward, "losses/continuation": c.sum(dim=0).mean()}
+    out = agent.outcomes(s, tau.k.flatten(), tau.z.flatten(0, 1), s_next).view(-1, *weight.shape, 3)
+    r0, r1, logit = out.unbind(dim=3)  # (M, H, B)
+    reward = weight * (torch.where(tau.terminated > 0, r1, r0) - tau.r / agent.reward_scale) ** 2
+    continuation = F.binary_cross_entropy_with_logits(logit, (1 - tau.terminated).expand_as(logit), reduction="none")
+    losses = {"losses/reward": reward, "losses/continuation": weight * continuation}
+    return {name: loss.sum(dim=1).mean() for name, loss in losses.items()}  # of one network
 
 
 def smoothing_loss(reward, s, epsilon):
@@ -900,11 +923,12 @@ def refuse(message):
 def check(args):
     """Refuse a flag that is out of its range, before any work starts."""
     ranges = [
-        ("at least 1", lambda x: x >= 1, "total_timesteps learning_starts hidden_size updates_per_step batch_size "
-         "horizon model_horizon policy_horizon policy_frequency num_samples num_elites num_iterations eval_frequency "
-         "eval_episodes final_eval_episodes"),
+        ("at least 1", lambda x: x >= 1, "total_timesteps learning_starts hidden_size outcome_networks "
+         "updates_per_step batch_size horizon model_horizon policy_horizon policy_frequency num_samples num_elites "
+         "num_iterations eval_frequency eval_episodes final_eval_episodes"),
         ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility parameter_noise "
-         "smoothing_start random_fraction policy_parameters proposal_fraction uniform_mix hold_fraction"),
+         "smoothing_start random_fraction survival_fraction policy_parameters proposal_fraction uniform_mix "
+         "hold_fraction"),
         ("at least 0 and less than 1", lambda x: 0 <= x < 1, "weight_averaging"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
         ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight weight_decay seed checkpoint_frequency"),
@@ -1023,8 +1047,7 @@ def train(args):
     writer.add_text("hyperparameters", "\n".join(f"- {name}: {value}" for name, value in flags.items()))
 
     d, parameter_sizes = env.observation_space.shape[0], env.unwrapped.parameter_sizes
-    K, m = len(parameter_sizes), max(parameter_sizes)
-    agent = Agent(d, parameter_sizes, args).to(device)
+    m, agent = max(parameter_sizes), Agent(d, parameter_sizes, args).to(device)
     average = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(args.weight_averaging))  # what acts [choice]
     # the learning rate is a tensor, so that torch.compile need not compile again when it changes
     adam = partial(torch.optim.AdamW, lr=torch.tensor(args.learning_rate, device=device), fused=True, weight_decay=0)
@@ -1084,14 +1107,13 @@ def train(args):
             (s, _), plan = env.reset(), initial_plan(args.horizon, 1, agent)
             episodic_return, episodic_length = 0.0, 0
 
-        # Act: at random during warm-up and now and then after it, some of these with p_theta's z [choice], else planned
+        # Act: at random during warm-up and now and then after it, else planned
         s_now = torch.as_tensor(s, device=device)[None]
-        if global_step <= args.learning_starts or torch.rand(()) < args.random_fraction:
-            k = torch.randint(K, (1,), device=device)
-            z = (torch.rand(1, m, device=device) * 2 - 1) * agent.exists(k)
-            if uses_policy and global_step > args.learning_starts and torch.rand(()) < args.policy_parameters:
-                with torch.no_grad():
-                    _, z = average.module.act(s_now, k)
+        if global_step <= args.learning_starts:
+            k, z = random_action(average.module, s_now, survival=False, policy=False)
+        elif torch.rand(()) < args.random_fraction:
+            survival, policy = torch.rand(2) < torch.tensor([args.survival_fraction, args.policy_parameters])
+            k, z = random_action(average.module, s_now, survival, policy and uses_policy)
         else:
             started = time.perf_counter()
             k, z, plan, elite_value = plan_in_training(average.module, s_now, plan, args, explore=True)

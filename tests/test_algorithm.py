@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -260,6 +261,23 @@ def test_pruning_keeps_what_ended_and_lets_every_row_reach_the_last_step():
     assert torch.equal(zs[0, :, :N, 0].flatten(), z[0, :, 0]) and torch.equal(values[:, :N].isfinite(), ended_at_once)
 
 
+@pytest.mark.parametrize("policy", [False, True])
+def test_random_actions_that_survive(policy):
+    """Where only k = 1 with z > 0 goes on, surviving actions are such; without survival, k and z are uniform."""
+    agent = Agent(1, (0, 1, 1), Args())
+    agent.reward_and_continuation = lambda s, k, z, s_next: (None, ((k == 1) & (z[:, 0] > 0)).float())
+    agent.parameter_distribution = lambda s, k: (torch.full((len(s), 1), 0.3), torch.full((len(s), 1), -1.2))
+    draw = partial(flexplore.random_action, agent, torch.zeros(1, 1))
+    surviving = [draw(survival=True, policy=policy) for _ in range(100)]
+    z = torch.stack([z for _, z in surviving])
+    assert all(k.tolist() == [1] for k, _ in surviving) and z.shape == (100, 1, 1) and (z > 0).all()
+    assert z.mean().item() == pytest.approx(0.37 if policy else 0.5, abs=0.1)  # of N(0.3, 0.3) above 0, of U(0, 1)
+    k, z = map(torch.cat, zip(*(draw(survival=False, policy=policy) for _ in range(1000))))
+    assert k.bincount().tolist() == pytest.approx([333] * 3, abs=60) and (z[k == 0] == 0).all()
+    assert z[k > 0].mean().item() == pytest.approx(0.3 if policy else 0.0, abs=0.1)
+    assert z[k > 0].std().item() == pytest.approx(0.3 if policy else 0.58, abs=0.05)
+
+
 def test_clipped_rewards_stay_in_the_range_seen():
     """Of steps that go on: 0 to 2; of steps that end: -5 to 0, as 0 always counts."""
     replay, agent = Replay(4, 1, 1, 1, "cpu"), Agent(1, (1,), Args())
@@ -269,7 +287,7 @@ def test_clipped_rewards_stay_in_the_range_seen():
     assert reward_range.tolist() == [[0, -5], [2, 0]] and scale == pytest.approx(math.sqrt(39 / 4))
     agent.reward_range.copy_(reward_range)
     for logit, outputs, expected in ((99.0, (9, 9), 2), (99.0, (-9, 9), 0), (-99.0, (9, -9), -5), (-99.0, (0, 9), 0)):
-        agent.outcome.forward = lambda s, k, z, out=(*outputs, logit): torch.tensor([out], dtype=torch.float)
+        agent.outcome[0].forward = lambda s, k, z, out=(*outputs, logit): torch.tensor([out], dtype=torch.float)
         assert agent.reward_and_continuation(None, None, None, None)[0].item() == pytest.approx(expected)
 
 
@@ -363,11 +381,12 @@ def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
 
 
 BAD_VALUES = {  # flags, and values that every one of them refuses
-    "total-timesteps learning-starts hidden-size updates-per-step batch-size horizon model-horizon policy-horizon "
-    "policy-frequency num-samples num-elites num-iterations eval-frequency eval-episodes final-eval-episodes":
+    "total-timesteps learning-starts hidden-size outcome-networks updates-per-step batch-size horizon model-horizon "
+    "policy-horizon policy-frequency num-samples num-elites num-iterations eval-frequency eval-episodes "
+    "final-eval-episodes":
         "0 -1 1.5 many",
     "seed checkpoint-frequency": "-1 4294967296 1.5 many",
-    "gamma flexibility parameter-noise smoothing-start random-fraction policy-parameters "
+    "gamma flexibility parameter-noise smoothing-start random-fraction survival-fraction policy-parameters "
     "proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
     "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
     "mi-weight weight-decay": "-0.1 nan inf much",
