@@ -76,8 +76,8 @@ class Args:
     env_id: Literal["HardMove-v0"] = "HardMove-v0"
     """the environment"""
     n: Literal[4, 6, 8, 10] = 4
-    """thrusters of the agent; every subset of them is a discrete action. Defaults that are None depend on n: 4, 6, 8, 10
-    have 3,000, 6,000, 8,000, 10,000 steps; 4 has uniform mix 0.3 and hold fraction 0.5, the others 0.5 and 0.9"""
+    """thrusters of the agent; every subset of them is a discrete action. Defaults that are None depend on n: 4, 6, 8,
+    10 have 3,000, 6,000, 8,000, 10,000 steps; 4 has uniform mix 0.3 and hold fraction 0.5, the others 0.5 and 0.9"""
     clock: bool = False
     """declares that observations contain the time: the time limit is then learned like any other end of an episode"""
     total_timesteps: int | None = None  # by n, see below
