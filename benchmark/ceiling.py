@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
@@ -62,16 +63,16 @@ class TrueCatchPoint(catch_point.Agent):
 
 
 if __name__ == "__main__":
-    args = tyro.extras.overridable_config_cli({
-        "hard-move": ("the equations of Hard Move", hard_move.Args()),
-        "catch-point": ("the equations of Catch Point", catch_point.Args()),
-    })  # fmt: skip
+    args = tyro.cli(
+        Annotated[hard_move.Args, tyro.conf.subcommand("hard-move", description="the equations of Hard Move")]
+        | Annotated[catch_point.Args, tyro.conf.subcommand("catch-point", description="the equations of Catch Point")]
+    )
     script, task, true = hard_move, f"hard_move_{getattr(args, 'n', '')}", TrueHardMove
     if isinstance(args, catch_point.Args):
         script, task, true = catch_point, "catch_point", TrueCatchPoint
     script.check(args)
     args.proposal_fraction = 0.0  # there are no trained policies to propose anything
-    torch.set_num_threads(1)
+    script.configure_torch()
     ceiling = {"args": vars(args)}
     seeds, step_limits = script.FINAL_SEEDS[: args.final_eval_episodes], tuple(script.FINAL_STEP_LIMITS.values())
     results = script.evaluate(true(args), args, seeds, step_limits, progress=True)

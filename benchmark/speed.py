@@ -79,7 +79,7 @@ class Subject:
         agent.dynamics.scale.copy_(change), agent.reward_scale.copy_(reward)
         agent.reward_range.copy_(reward_range / reward)
         tau = replay.sample(args.batch_size, args.model_horizon)
-        self.side_by_side = max(1, 2048 // args.num_samples)  # as in evaluate()
+        self.side_by_side = max(1, 4096 // args.num_samples)  # as in evaluate()
         update = partial(script.update_model, agent, optimizers, args=args, smooth=False, diagnose=False)
         self.calls = {
             "update": lambda: update(tau=replay.sample(args.batch_size, args.model_horizon)),
@@ -196,7 +196,7 @@ def show(header, rows):
 if __name__ == "__main__":
     args = tyro.cli(Args)
     sys.path.insert(0, str(ROOT))
-    torch.set_num_threads(1)
+    importlib.import_module("flexplore_platform").configure_torch()
     torch.utils.deterministic.fill_uninitialized_memory = False
     subjects, peers, calls = {name: Subject(name) for name in SCRIPTS}, {}, {}
     for task in PEER_FLAGS if args.peer else ():
