@@ -154,8 +154,6 @@ class Args:
     """whether imagined sequences that have probably ended give their place to copies of others; False is the paper"""
     hold_fraction: float = 0.0
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
-    terminal_value: float = 0.0
-    """weight of V(s) after the last planned step, learned from the values of plans; 0 is the paper"""
     eval_frequency: int = 250
     """steps between evaluations"""
     eval_episodes: int = 20
@@ -449,7 +447,6 @@ class Agent(nn.Module):
         self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
         self.discrete_policy = mlp(d, hidden, K, ACTIVATIONS["relu"])  # pi_beta(k|s)
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
-        self.value = mlp(d, hidden, 1, ACTIVATIONS[args.activation])  # V(s), in units of reward_scale [choice]
         self.register_buffer("reward_scale", torch.ones(()))  # RMS of the reward so far
         self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # bounds of R0 and R1
         self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux
@@ -474,9 +471,6 @@ class Agent(nn.Module):
         r0, r1 = out[..., :2].clamp(*self.reward_range).unbind(dim=2)
         c = torch.sigmoid(out[..., 2])
         return torch.lerp(r1, r0, c).mean(dim=0), c.mean(dim=0)
-
-    def terminal_value(self, s):  # V within the range of rewards (R,)
-        return self.reward_scale * self.value(s).squeeze(1).clamp(self.reward_range.min(), self.reward_range.max())
 
     def parameter_distribution(self, s, k):  # p_theta(z|s,k) = N(mu, sigma^2 I) -> mu (R, m), log sigma (R, 1)
         out = self.parameter_policy(s, k, s[:, :0])  # without a z
@@ -550,8 +544,6 @@ def draw(weight, N):
 def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
     """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over L imagined steps from s (R, d), for E episodes.
 
-    With --terminal-value also that times gamma^L (prod_j c_j) V(s_L) [choice].
-
     k (L, R), z (L, R, m). Where z is None pi_beta and p_theta act, k saying what to take instead of pi_beta's, or -1.
     -> values (E, S), the actions k (L, E, S) and z (L, E, S, m), r_aux (L R) or None; S = R / E, or L R / E if pruned.
     [choice] eta is in units of the typical reward. The running mean of r_aux is taken off: it would be a constant
@@ -563,7 +555,7 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
     for i in range(L):
         k_i, z_i = agent.act(s, k[i]) if z is None else (k[i], z[i])
         states.append(s), ks.append(k_i), zs.append(z_i)
-        if with_mi or agent.outcome_of_next or args.terminal_value > 0 or i + 1 < L:  # else nobody asks where it leads
+        if with_mi or agent.outcome_of_next or i + 1 < L:  # else nothing depends on where the last step leads
             s, h = agent.dynamics(s, k_i, z_i)
             next_states.append(s), features.append(h)
         if prune and i + 1 < L:
@@ -572,7 +564,7 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
             other = row[:, :1] + draw(alive.view(E, -1), R // E)
             ended.append(alive < 0.5), rows.append(torch.where(ended[i], other.flatten(), row.flatten()))
             s, alive = s[rows[i]], alive[rows[i]]  # row j goes on from row rows[i][j]
-    s_last, s, k, z = s, torch.cat(states), torch.cat(ks), torch.cat(zs)
+    s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)
     s_next = torch.cat(next_states) if agent.outcome_of_next else None
     r, c = agent.reward_and_continuation(s, k, z, s_next)
     r_aux = mi_reward(agent, s, k, z, torch.cat(features)) if with_mi else None
@@ -586,8 +578,6 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
             finished.append((value.masked_fill(~ended[i], -torch.inf), k, z))
             value, weight = value[rows[i]], weight[rows[i]]
             k, z = (torch.cat([x[: i + 1, rows[i]], x[i + 1 :]]) for x in (k, z))
-    if args.terminal_value > 0:
-        value = value + args.terminal_value * weight * agent.terminal_value(s_last)
     value, k, z = zip(*finished, (value, k, z))
     value = torch.cat([x.view(E, -1) for x in value], dim=1)
     k, z = torch.cat([x.view(L, E, -1) for x in k], dim=2), torch.cat([x.view(L, E, R // E, -1) for x in z], dim=2)
@@ -596,8 +586,8 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
 
 # ---------------------------------------------------------------------------------------------------------- learning
 # tau: H replayed steps (--model-horizon of them, where that is less) from B starts, s (H, B, d), k (H, B), ...;
-# same_episode is w_i: 1 while step i still belongs to the episode of step 0, else 0; value: what the plan at s promised
-Segment = namedtuple("Segment", "s k z r terminated s_next value same_episode")
+# same_episode is w_i: 1 while step i still belongs to the episode of step 0, else 0
+Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 
 
 class Replay:
@@ -607,15 +597,14 @@ class Replay:
         size = capacity + horizon  # a segment may reach past the last transition, where w_i is 0
         self.s, self.s_next = torch.zeros(2, size, d, device=device)
         self.k, self.z = torch.zeros(size, dtype=torch.long, device=device), torch.zeros(size, m, device=device)
-        self.r, self.terminated, self.value = torch.zeros(3, size, device=device)
+        self.r, self.terminated = torch.zeros(2, size, device=device)
         self.episode = torch.full((size,), -1, device=device)
         self.train, self.held_out, self.size = [], [], 0  # indices of transitions, and their number
 
-    def add(self, s, k, z, r, terminated, s_next, value, episode):
+    def add(self, s, k, z, r, terminated, s_next, episode):
         i, self.size = self.size, self.size + 1
         self.s[i], self.s_next[i] = torch.as_tensor(s), torch.as_tensor(s_next)
-        self.k[i], self.z[i], self.r[i], self.terminated[i] = k, z, r, terminated
-        self.value[i], self.episode[i] = value, episode
+        self.k[i], self.z[i], self.r[i], self.terminated[i], self.episode[i] = k, z, r, terminated, episode
         (self.held_out if episode % 20 == 10 else self.train).append(i)
 
     def scales(self):
@@ -636,8 +625,7 @@ class Replay:
         start = torch.tensor(starts, dtype=torch.long, device=self.k.device)
         i = start + torch.arange(H, device=start.device)[:, None]
         w = (self.episode[i] == self.episode[start]).float()
-        transitions = (x[i] for x in (self.s, self.k, self.z, self.r, self.terminated, self.s_next, self.value))
-        return Segment(*transitions, w)
+        return Segment(self.s[i], self.k[i], self.z[i], self.r[i], self.terminated[i], self.s_next[i], w)
 
 
 def wasserstein_loss(f_real, f_predicted, weight):
@@ -687,15 +675,6 @@ def outcome_losses(agent, tau, states, weight):
     return {name: loss.sum(dim=1).mean() for name, loss in losses.items()}  # of one network
 
 
-def value_loss(agent, tau):
-    """Squared error of V(s) against the mean value of the elites when s was planned from; random steps have none.
-
-    [choice] A plan looks H steps ahead, and with --terminal-value on from there to what plans have promised.
-    """
-    known = tau.same_episode * tau.value.isfinite()
-    return (known * (agent.value(tau.s).squeeze(2) - tau.value.nan_to_num() / agent.reward_scale) ** 2).mean()
-
-
 def smoothing_loss(reward, s, epsilon):
     """L_smt = (R(s) - R(s~))^2, s~ = s' + epsilon sign grad (R(s) - R(s'))^2 at s' ~ N(s, epsilon^2 I) (section IV).
 
@@ -717,9 +696,6 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
     loss, losses, states = dynamics_loss(agent, tau, weight, args)
     losses |= outcome_losses(agent, tau, states, weight)
     loss = loss + losses["losses/reward"] + losses["losses/continuation"]
-    if args.terminal_value > 0:
-        losses["losses/value"] = value_loss(agent, tau)
-        loss = loss + losses["losses/value"]
     if smooth or diagnose:
         epsilon, change = args.smoothing_epsilon * agent.dynamics.scale, (states[1] - states[0]).detach()
 
@@ -908,8 +884,8 @@ def check(args):
          "updates_per_step batch_size horizon model_horizon policy_horizon policy_frequency num_samples num_elites "
          "num_iterations eval_frequency eval_episodes final_eval_episodes"),
         ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility parameter_noise "
-         "terminal_value smoothing_start random_fraction survival_fraction policy_parameters proposal_fraction "
-         "uniform_mix hold_fraction"),
+         "smoothing_start random_fraction survival_fraction policy_parameters proposal_fraction uniform_mix "
+         "hold_fraction"),
         ("at least 0 and less than 1", lambda x: 0 <= x < 1, "weight_averaging"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
         ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight weight_decay seed checkpoint_frequency"),
@@ -1033,8 +1009,7 @@ def train(args):
     # the learning rate is a tensor, so that torch.compile need not compile again when it changes
     adam = partial(torch.optim.AdamW, lr=torch.tensor(args.learning_rate, device=device), fused=True, weight_decay=0)
     optimizers = {
-        "model": adam([x for net in (agent.dynamics, agent.outcome, agent.value) for x in net.parameters()],
-                      weight_decay=args.weight_decay),
+        "model": adam([*agent.dynamics.parameters(), *agent.outcome.parameters()], weight_decay=args.weight_decay),
         "discriminator": adam(agent.discriminator.parameters(), maximize=True),
         "policy": adam([*agent.discrete_policy.parameters(), *agent.parameter_policy.parameters()]),
     }
@@ -1090,7 +1065,7 @@ def train(args):
             episodic_return, episodic_length = 0.0, 0
 
         # Act: at random during warm-up and now and then after it, else planned
-        s_now, elite_value = torch.as_tensor(s, device=device)[None], math.nan
+        s_now = torch.as_tensor(s, device=device)[None]
         if global_step <= args.learning_starts:
             k, z = random_action(average.module, s_now, survival=False, policy=False)
         elif torch.rand(()) < args.random_fraction:
@@ -1112,7 +1087,7 @@ def train(args):
 
         # Remember, but not the step on which a time limit falls, unless the state has a clock to explain it [choice]
         if terminated or args.clock or not truncated:
-            replay.add(s, k, z, r, terminated or truncated, s_next, elite_value, episode)
+            replay.add(s, k, z, r, terminated or truncated, s_next, episode)
         s, episodic_return, episodic_length = s_next, episodic_return + r, episodic_length + 1
         if terminated or truncated:
             log({"charts/episodic_return": episodic_return, "charts/episodic_length": episodic_length})

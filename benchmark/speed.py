@@ -63,8 +63,8 @@ class Subject:
         m, agent = max(self.sizes), script.Agent(d, self.sizes, args)
         average = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(args.weight_averaging))
         adam = partial(torch.optim.Adam, lr=args.learning_rate, fused=True)
-        model = [x for net in (agent.dynamics, agent.outcome, agent.value) for x in net.parameters()]
-        optimizers = {"model": adam(model), "discriminator": adam(agent.discriminator.parameters(), maximize=True)}
+        optimizers = {"model": adam([*agent.dynamics.parameters(), *agent.outcome.parameters()]),
+                      "discriminator": adam(agent.discriminator.parameters(), maximize=True)}  # fmt: skip
         policy_optimizer = adam([*agent.discrete_policy.parameters(), *agent.parameter_policy.parameters()])
         k = torch.randint(len(self.sizes), (PLAY,))
         z = (torch.rand(PLAY, m) * 2 - 1) * agent.exists(k)
@@ -73,7 +73,7 @@ class Subject:
         for _ in range(PLAY):
             s, (k, z), r, terminated, truncated = self.random_step()
             if not truncated:
-                replay.add(s, k, torch.as_tensor(z), r, terminated, self.s, 0.0, episode)
+                replay.add(s, k, torch.as_tensor(z), r, terminated, self.s, episode)
             episode += self.over
         change, reward, reward_range = replay.scales()
         agent.dynamics.scale.copy_(change), agent.reward_scale.copy_(reward)

@@ -33,7 +33,7 @@ def seed():
 def test_replay_masks_end_with_the_episode():
     replay = Replay(capacity=9, d=1, m=1, horizon=4, device="cpu")
     for i in range(9):
-        replay.add([i], 0, torch.zeros(1), 10.0 * i, i == 2, [i + 1], 5.0, episode=0 if i < 3 else 1)
+        replay.add([i], 0, torch.zeros(1), 10.0 * i, i == 2, [i + 1], episode=0 if i < 3 else 1)
     tau = replay.segment([0, 1, 7], 4)
     assert tau.same_episode.T.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]]
     assert tau.s[:2, :, 0].T.tolist() == [[0, 1], [1, 2], [7, 8]] and tau.r[0].tolist() == [0, 10, 70]
@@ -50,14 +50,13 @@ def test_losses_ignore_what_follows_the_episode(outcome_input):
         torch.manual_seed(1)
         tau = flexplore.Segment(
             torch.randn(3, 4, 2), torch.randint(2, (3, 4)), torch.randn(3, 4, 1), torch.randn(3, 4),
-            torch.zeros(3, 4), torch.randn(3, 4, 2), torch.randn(3, 4), torch.ones(3, 4))  # fmt: skip
+            torch.zeros(3, 4), torch.randn(3, 4, 2), torch.ones(3, 4))  # fmt: skip
         tau.same_episode[1:, 0] = 0  # the segment of column 0 ends after one step: nothing of what follows may count
-        tau.s[1:, 0], tau.r[1:, 0], tau.s_next[1:, 0], tau.value[1:, 0] = later, later, later, later
+        tau.s[1:, 0], tau.r[1:, 0], tau.s_next[1:, 0] = later, later, later
         tau.terminated[2, 1], tau.s_next[2, 1] = 1, later  # the state after a terminating step may not count
         weight = 0.9 ** torch.arange(3)[:, None] * tau.same_episode
         loss, _, states = flexplore.dynamics_loss(agent, tau, weight, args)
         losses.append([loss, *flexplore.outcome_losses(agent, tau, states, weight).values()])
-        losses[-1].append(flexplore.value_loss(agent, tau))
     assert [x.item() for x in losses[0]] == pytest.approx([x.item() for x in losses[1]], rel=1e-6)
 
 
@@ -68,7 +67,7 @@ def test_outcomes_of_the_next_state():
     r, other = (agent.reward_and_continuation(s, torch.full((3,), k), z * k, s_next)[0] for k in (0, 1))
     assert r.equal(other) and not r.equal(agent.reward_and_continuation(s, torch.zeros(3).long(), z, s_next + 1)[0])
     tau = flexplore.Segment(torch.randn(2, 3, 2), torch.randint(2, (2, 3)), torch.randn(2, 3, 1), torch.randn(2, 3),
-                            torch.zeros(2, 3), torch.randn(2, 3, 2), torch.randn(2, 3), torch.ones(2, 3))  # fmt: skip
+                            torch.zeros(2, 3), torch.randn(2, 3, 2), torch.ones(2, 3))  # fmt: skip
     loss, _, states = flexplore.dynamics_loss(agent, tau, torch.ones(2, 3), args)
     outcomes = sum(flexplore.outcome_losses(agent, tau, states, torch.ones(2, 3)).values())
     parameters = list(agent.dynamics.parameters())
@@ -262,31 +261,6 @@ def test_pruning_keeps_what_ended_and_lets_every_row_reach_the_last_step():
     assert torch.equal(zs[0, :, :N, 0].flatten(), z[0, :, 0]) and torch.equal(values[:, :N].isfinite(), ended_at_once)
 
 
-def test_value_after_the_last_step():
-    """Two steps of reward 1 and c = 1/2 from 0 to z_1 + z_2, then V(s) = 3 s within the rewards seen, -1 to 2."""
-    agent = Agent(1, (1,), Args())
-    agent.dynamics.forward = lambda s, k, z: (s + z, s)
-    agent.reward_and_continuation = lambda s, k, z, s_next: (torch.ones(len(s)), torch.full((len(s),), 0.5))
-    agent.value.forward = lambda s: 3 * s
-    agent.reward_range.copy_(torch.tensor([[0.0, -1.0], [2.0, 0.0]])), agent.reward_scale.fill_(10)
-    s, k, z = torch.zeros(2, 1), torch.zeros(2, 2, dtype=torch.long), torch.tensor([[0.1, 0.9], [0.1, 0.9]])[..., None]
-    for terminal_value in (0.0, 0.8):
-        args = Args(gamma=0.9, terminal_value=terminal_value)
-        value, *_ = flexplore.imagined_return(agent, s, k, z, args, with_mi=False)
-        last = torch.tensor([3 * 0.2, 2.0])
-        torch.testing.assert_close(value[0], 10 * (1 + 0.45 + terminal_value * 0.45**2 * last))
-
-
-def test_value_is_learned_where_there_was_a_plan():
-    agent = Agent(1, (1,), Args())
-    agent.value.forward, no_k = lambda s: 0 * s, torch.zeros(1, 4, dtype=torch.long)
-    agent.reward_scale.fill_(10)
-    r = torch.zeros(1, 4)
-    value, mask = torch.tensor([[20.0, math.nan, -40.0, 50.0]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]])
-    tau = flexplore.Segment(torch.ones(1, 4, 1), no_k, r[..., None], r, r, torch.ones(1, 4, 1), value, mask)
-    assert flexplore.value_loss(agent, tau) == (2**2 + 4**2) / 4
-
-
 @pytest.mark.parametrize("policy", [False, True])
 def test_random_actions_that_survive(policy):
     """Where only k = 1 with z > 0 goes on, surviving actions are such; without survival, k and z are uniform."""
@@ -308,7 +282,7 @@ def test_clipped_rewards_stay_in_the_range_seen():
     """Of steps that go on: 0 to 2; of steps that end: -5 to 0, as 0 always counts."""
     replay, agent = Replay(4, 1, 1, 1, "cpu"), Agent(1, (1,), Args())
     for r, ends in ((2.0, False), (1.0, False), (-5.0, True), (-3.0, True)):
-        replay.add([0.0], 0, torch.zeros(1), r, ends, [0.0], math.nan, episode=0)
+        replay.add([0.0], 0, torch.zeros(1), r, ends, [0.0], episode=0)
     _, scale, reward_range = replay.scales()
     assert reward_range.tolist() == [[0, -5], [2, 0]] and scale == pytest.approx(math.sqrt(39 / 4))
     agent.reward_range.copy_(reward_range)
@@ -413,7 +387,7 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
         "0 -1 1.5 many",
     "seed checkpoint-frequency": "-1 4294967296 1.5 many",
     "gamma flexibility parameter-noise smoothing-start random-fraction survival-fraction policy-parameters "
-    "proposal-fraction uniform-mix hold-fraction terminal-value": "-0.1 1.1 nan inf much",
+    "proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
     "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
     "mi-weight weight-decay": "-0.1 nan inf much",
     "weight-averaging": "-0.1 1 nan much",
