@@ -77,7 +77,7 @@ class Args:
     """the environment"""
     clock: bool = True
     """declares that observations contain the time: the time limit is then learned like any other end of an episode"""
-    total_timesteps: int = 5000
+    total_timesteps: int = 3000
     """environment steps of the run"""
     learning_starts: int = 300
     """steps of uniformly random play before learning and planning start"""
@@ -94,7 +94,7 @@ class Args:
     """width of the two hidden layers of every network"""
     outcome_input: Literal["action", "next_state"] = "action"
     """R_psi and C_omega of (s, k, z), the paper, or of s and the next state that T_phi predicts for (s, k, z)"""
-    outcome_networks: int = 1
+    outcome_networks: int = 3
     """M: networks for R_psi and C_omega, whose mean is planned with; 1 is the paper"""
     activation: Literal["relu", "gelu"] = "gelu"
     """activation of T_phi, R_psi, C_omega and p_theta (f_W: |x|, pi_beta: ReLU)"""
