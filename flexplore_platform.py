@@ -79,7 +79,7 @@ class Args:
     """the environment of this file, or the original package (README: "The original gym-platform")"""
     clock: bool = False
     """declares that observations contain the time: the time limit is then learned like any other end of an episode"""
-    total_timesteps: int = 1500
+    total_timesteps: int = 2500
     """environment steps of the run"""
     learning_starts: int = 100
     """steps of uniformly random play before learning and planning start"""
@@ -126,7 +126,7 @@ class Args:
     """f_W(s'; s,k,z), or f_W(s') as the formula is printed"""
     smoothing: Literal["after", "never", "always"] = "after"
     """smooth the reward by FGSM: after T steps (the paper), never, or always"""
-    smoothing_start: float = 0.8
+    smoothing_start: float = 0.5
     """T as a fraction of total_timesteps"""
     smoothing_epsilon: float = 0.03
     """epsilon: size of the perturbation, in units of the typical one-step change of each state dimension"""
