@@ -63,7 +63,7 @@ class Args:
     wandb_entity: str | None = None
     """the Weights & Biases team"""
     capture_video: bool = False
-    """record one episode of each evaluation under runs/<run_name>/videos (needs `pip install moviepy`)"""
+    """record one episode of each evaluation but the final under runs/<run_name>/videos (needs `pip install moviepy`)"""
     checkpoint_frequency: int = 1000
     """steps between checkpoints in runs/<run_name>/checkpoint.pt, written when the episode ends; 0 for none"""
     resume: Path | None = None
@@ -71,7 +71,7 @@ class Args:
     save_model: bool = False
     """keep the final weights and flags in runs/<run_name>/model.pt"""
     evaluate: Path | None = None
-    """a saved model.pt: no training, only the final evaluation of this model with its flags"""
+    """a saved model.pt: no training, only the final evaluation of this model with its own flags (and --cuda)"""
     # Task
     env_id: Literal["Platform-v0"] = "Platform-v0"
     """the environment"""
@@ -107,7 +107,7 @@ class Args:
     weight_decay: float = 0.0
     """decoupled weight decay (AdamW) of T_phi, R_psi and C_omega; 0 is the paper"""
     clip_reward: bool = False
-    """whether imagined rewards stay within the range of the real ones so far; False is the paper"""
+    """whether rewards of the model stay within the range of the real ones so far; False is the paper"""
     weight_averaging: float = 0.98
     """decay per step of the moving average of all weights, which acts and is evaluated; 0 is the paper"""
     updates_per_step: int = 6
@@ -119,7 +119,7 @@ class Args:
     horizon: int = 8
     """H: steps that are planned"""
     model_horizon: int = 8
-    """steps of open-loop prediction in the loss of the model, at most H; H is the paper"""
+    """steps of open-loop prediction in the loss of the model (H, if that is less); H is the paper"""
     flexibility: float = 0.3
     """lambda: weight of the Wasserstein loss against the squared error of the dynamics; 0 is DLPA's loss"""
     discriminator: Literal["conditional", "marginal"] = "conditional"
@@ -149,7 +149,7 @@ class Args:
     uniform_mix: float = 0.3
     """share of the uniform distribution mixed into the previous plan's discrete actions"""
     proposal_fraction: float = 0.05
-    """sequences that the policy networks propose, as a share of N"""
+    """sequences that the policy networks propose on top of the N, as a share of N"""
     prune: bool = False
     """whether imagined sequences that have probably ended give their place to copies of others; False is the paper"""
     hold_fraction: float = 0.0
@@ -354,14 +354,16 @@ def make_env(args, render_mode=None):
 # ======================================================================================================== ALGO LOGIC
 # From here on the scripts are the same text. Every step of train():
 #
-#   mppi: imagine N sequences of H actions, proposed by the last plan and by pi_beta and p_theta (imagined_return:
-#       r = R_psi + eta r_aux along T_phi), refit the plan to the n best, repeat, take their first action
+#   mppi: imagine N sequences of H actions drawn from the last plan, and more from pi_beta and p_theta (imagined_return:
+#       r = R_psi + eta r_aux along T_phi), refit the plan to the n best, repeat, take one of their first actions
 #   update_model: T_phi down (1 - lambda) |s^ - s|^2 + lambda L_ex, f_W up L_ex; R_psi and C_omega; after T also L_smt
 #   update_policy: pi_beta and p_theta up the imagined return
 #
 # Shapes: d state size, K discrete actions, m = max m_k parameters (0 where k lacks them), H horizon, L <= H steps,
 # B batch, N sequences, n elites, E episodes planned at once, R rows, S sequences per episode, M networks for R_psi and
 # C_omega. Time first: (H, B, ...), but M before it.
+# k is an index; where pi_beta needs gradients, a one-hot. T_phi is rolled by its means. Numbers that are defaults of a
+# function's arguments (widths, clips, momentum) have no flag.
 # [choice]: the paper leaves it open, or it goes beyond the paper (README.md). C_omega is DLPA's.
 
 
@@ -387,7 +389,7 @@ class HybridMLP(nn.Module):
 
     def features(self, s, k, z):
         h = self.first_of_k(k) if k.dtype == torch.long else k @ self.first_of_k.weight
-        h = self.activation(h.addmm_(torch.cat([s, z], dim=1), self.first.weight.T))  # of W_k + W [s, z]
+        h = self.activation(h.addmm_(torch.cat([s, z], dim=1), self.first.weight.T))  # of W_k + W [s, z], in place
         return self.activation(self.second(h))
 
     def forward(self, s, k, z):
@@ -455,7 +457,7 @@ class Agent(nn.Module):
     def outcomes(self, s, k, z, s_next):
         """-> R0, R1 and the logit of c (M, R, 3), of s, k, z, or of s and the mean s_next of T_phi(s'|s,k,z) [choice].
 
-        What a step earns is often plain from where it leads; then nothing about it need be learned for each k anew.
+        What a step earns is often plain from where it leads; what is learned of one k then holds for all.
         """
         x = (torch.cat([s, (s_next - s) / self.dynamics.scale], dim=1),) if self.outcome_of_next else (s, k, z)
         return torch.stack([network(*x) for network in self.outcome])
@@ -465,7 +467,7 @@ class Agent(nn.Module):
 
         [choice] R0 is the reward of a step that goes on, R1 of a step that ends the episode: a single output would
         blur the jump of a success into its neighbourhood. With --clip-reward both are clipped to reward_range.
-        Means over M networks: the planner would find where a single one overestimates.
+        Means over M networks, trained alike from different weights: the planner would find where one overestimates.
         """
         out = self.outcomes(s, k, z, s_next)
         r0, r1 = out[..., :2].clamp(*self.reward_range).unbind(dim=2)
@@ -473,7 +475,7 @@ class Agent(nn.Module):
         return torch.lerp(r1, r0, c).mean(dim=0), c.mean(dim=0)
 
     def parameter_distribution(self, s, k):  # p_theta(z|s,k) = N(mu, sigma^2 I) -> mu (R, m), log sigma (R, 1)
-        out = self.parameter_policy(s, k, s[:, :0])  # without a z
+        out = self.parameter_policy(s, k, s.new_empty(len(s), 0))  # without a z
         return torch.tanh(out[:, :-1]), out[:, -1:].clamp(-3, 1)
 
     def exists(self, k):  # which of the m parameters action k has: 0 or 1 (..., m)
@@ -517,7 +519,8 @@ def random_action(agent, s, survival, policy, candidates=64):
         _, z = agent.act(s, k)
     if survival:
         _, c = agent.reward_and_continuation(s, k, z, agent.dynamics(s, k, z)[0])
-        k, z = k[one := draw(c, 1)], z[one]
+        one = draw(c, 1)
+        k, z = k[one], z[one]
     return k, z
 
 
@@ -541,21 +544,21 @@ def draw(weight, N):
     return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)
 
 
-def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
-    """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over L imagined steps from s (R, d), for E episodes.
+def imagine(agent, s, k, z, E, prune, last):
+    """Go L steps from s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m).
 
-    k (L, R), z (L, R, m). Where z is None pi_beta and p_theta act, k saying what to take instead of pi_beta's, or -1.
-    -> values (E, S), the actions k (L, E, S) and z (L, E, S, m), r_aux (L R) or None; S = R / E, or L R / E if pruned.
-    [choice] eta is in units of the typical reward. The running mean of r_aux is taken off: it would be a constant
-    bonus for staying alive. Prune: what should have ended by now (prod_j c_j < 1/2) is kept as a finished sequence,
-    and its row goes on as a copy of another, drawn by prod_j c_j, with its own later actions: few would live to step L.
+    Where z is None pi_beta and p_theta act, k saying what to take instead of pi_beta's, or -1.
+    -> s, k, z, s' and T_phi's features of all steps (L R, ...), in their order; s' and features of the last
+    step only if `last`. If pruned, of each step but the last: which rows ended, and from which row each goes on, (R,).
+    [choice] Prune: a row that should have ended by now (prod_j c_j < 1/2) goes on from the state of another of its
+    episode, drawn by prod_j c_j, with its own later actions: few would live to step L.
     """
     L, R, alive = len(k), len(s), 1.0
     states, next_states, features, ks, zs, ended, rows = [], [], [], [], [], [], []
     for i in range(L):
         k_i, z_i = agent.act(s, k[i]) if z is None else (k[i], z[i])
         states.append(s), ks.append(k_i), zs.append(z_i)
-        if with_mi or agent.outcome_of_next or i + 1 < L:  # else nothing depends on where the last step leads
+        if last or i + 1 < L:
             s, h = agent.dynamics(s, k_i, z_i)
             next_states.append(s), features.append(h)
         if prune and i + 1 < L:
@@ -563,25 +566,37 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
             row = torch.arange(R, device=s.device).view(E, -1)
             other = row[:, :1] + draw(alive.view(E, -1), R // E)
             ended.append(alive < 0.5), rows.append(torch.where(ended[i], other.flatten(), row.flatten()))
-            s, alive = s[rows[i]], alive[rows[i]]  # row j goes on from row rows[i][j]
-    s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)
-    s_next = torch.cat(next_states) if agent.outcome_of_next else None
+            s, alive = s[rows[i]], alive[rows[i]]
+    next_states, features = (torch.cat(x) if x else None for x in (next_states, features))
+    return torch.cat(states), torch.cat(ks), torch.cat(zs), next_states, features, ended, rows
+
+
+def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
+    """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over L imagined steps: arguments as for imagine.
+
+    -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; if pruned, L R / E:
+    what ended at a step counts beside what its row went on with; the value of what did not end there is -inf.
+    [choice] eta is in units of the typical reward. The running mean of r_aux is taken off: it would be a constant
+    bonus for staying alive.
+    """
+    L, R, last = len(k), len(s), with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
+    s, k, z, s_next, h, ended, rows = imagine(agent, s, k, z, E, prune, last)
     r, c = agent.reward_and_continuation(s, k, z, s_next)
-    r_aux = mi_reward(agent, s, k, z, torch.cat(features)) if with_mi else None
+    r_aux = mi_reward(agent, s, k, z, h) if with_mi else None
     if with_mi:
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
     value, weight, finished = 0.0, 1.0, []
     k, z = (k if k.dtype == torch.long else k.argmax(dim=1)).view(L, R), z.view(L, R, -1)
     for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L), c.chunk(L))):
         value, weight = value + weight * r_i, weight * args.gamma * c_i
-        if prune and i + 1 < L:  # the same copies of what led to each row
+        if prune and i + 1 < L:  # each row takes over the value and the actions of the row that it goes on from
             finished.append((value.masked_fill(~ended[i], -torch.inf), k, z))
             value, weight = value[rows[i]], weight[rows[i]]
             k, z = (torch.cat([x[: i + 1, rows[i]], x[i + 1 :]]) for x in (k, z))
-    value, k, z = zip(*finished, (value, k, z))
-    value = torch.cat([x.view(E, -1) for x in value], dim=1)
-    k, z = torch.cat([x.view(L, E, -1) for x in k], dim=2), torch.cat([x.view(L, E, R // E, -1) for x in z], dim=2)
-    return value, k, z, r_aux
+    values, ks, zs = zip(*finished, (value, k, z))
+    values = torch.cat([x.view(E, -1) for x in values], dim=1)
+    ks, zs = torch.cat([x.view(L, E, -1) for x in ks], dim=2), torch.cat([x.view(L, E, R // E, -1) for x in zs], dim=2)
+    return values, ks, zs, r_aux
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
@@ -591,7 +606,7 @@ Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 
 
 class Replay:
-    """All transitions of the run in order. Every 20th episode is held out, to measure the consistency error on."""
+    """All transitions that are learned from, in order. Every 20th episode is held out: consistency_error is of it."""
 
     def __init__(self, capacity, d, m, horizon, device):
         size = capacity + horizon  # a segment may reach past the last transition, where w_i is 0
@@ -613,7 +628,8 @@ class Replay:
         And the range of rewards, which contains 0, of steps that go on and of steps that end: (2, 2).
         """
         on, r = self.terminated[: self.size] == 0, self.r[: self.size]
-        change = ((self.s_next - self.s)[: self.size] * on[:, None]).square().sum(dim=0) / on.sum().clamp(min=1)
+        change = self.s_next[: self.size] - self.s[: self.size]
+        change = (change * on[:, None]).square().sum(dim=0) / on.sum().clamp(min=1)
         of_outcome = torch.stack([r * on, r * ~on], dim=1)
         reward_range = torch.stack([of_outcome.amin(dim=0), of_outcome.amax(dim=0)])
         return change.sqrt().clamp(min=1e-2), r.square().mean().sqrt().clamp(min=1e-3), reward_range
@@ -672,14 +688,14 @@ def outcome_losses(agent, tau, states, weight):
     reward = weight * (torch.where(tau.terminated > 0, r1, r0) - tau.r / agent.reward_scale) ** 2
     continuation = F.binary_cross_entropy_with_logits(logit, (1 - tau.terminated).expand_as(logit), reduction="none")
     losses = {"losses/reward": reward, "losses/continuation": weight * continuation}
-    return {name: loss.sum(dim=1).mean() for name, loss in losses.items()}  # of one network
+    return {name: loss.sum(dim=1).mean() for name, loss in losses.items()}  # mean over the networks and the batch
 
 
 def smoothing_loss(reward, s, epsilon):
     """L_smt = (R(s) - R(s~))^2, s~ = s' + epsilon sign grad (R(s) - R(s'))^2 at s' ~ N(s, epsilon^2 I) (section IV).
 
-    s' is s with noise here, s_noisy, not the next state. reward: states (R, d) -> (R,); epsilon (d,) -> L_smt,
-    and the local Lipschitz constant of R (Eq. 26).
+    The s' of section IV is s with noise, not the next state: s_noisy here. reward: states (R, d) -> (R,); epsilon (d,)
+    -> L_smt, of which R(s) gets no gradient [choice], and the local Lipschitz constant of R (Eq. 26).
     """
     with torch.no_grad():
         target = reward(s)
@@ -713,7 +729,7 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
 def update_policy(agent, optimizer, s, args):
     """One step of pi_beta and p_theta up the imagined return from s (B, d), the model frozen (section V) -> losses."""
     given_k = torch.randint(agent.parameter_mask.shape[0], (args.policy_horizon, len(s)), device=s.device)
-    given_k[:, ::2] = -1  # in the other half p_theta learns the parameters of actions that pi_beta avoids [choice]
+    given_k[:, ::2] = -1  # pi_beta's; where k is random p_theta learns of actions that pi_beta avoids [choice]
     value, _, _, r_aux = imagined_return(agent, s, given_k, None, args, with_mi=args.mi_weight > 0)
     loss = -(value / agent.reward_scale).mean()
     optimizer.zero_grad()
@@ -807,9 +823,9 @@ def mppi(agent, s, plan, args, explore):
     with_mi = explore and args.mi_weight > 0
     proposals = int(args.proposal_fraction * args.num_samples)
     best_k, best_z, best_value = s.new_zeros(H, E, 0).long(), s.new_zeros(H, E, 0, m), s.new_zeros(E, 0)
-    if proposals > 0:  # in half of them the plan chooses k and only the parameters are the policy's [choice]
+    if proposals > 0:
         given_k = draw(plan.probs, proposals)
-        given_k[:, :, ::2] = -1
+        given_k[:, :, ::2] = -1  # pi_beta's; in the other half the plan chooses k and only z is the policy's [choice]
         start = s.repeat_interleave(proposals, dim=0)
         best_value, best_k, best_z, _ = imagined_return(
             agent, start, given_k.view(H, -1), None, args, with_mi, E, args.prune)  # fmt: skip
@@ -827,7 +843,7 @@ def mppi(agent, s, plan, args, explore):
         plan = refit(plan, best_k, best_z, weight)
     if explore:
         episodes = torch.arange(E, device=s.device)
-        elite = torch.multinomial(weight.nan_to_num(1.0), 1).squeeze(1)  # train() stops at a NaN, by name
+        elite = torch.multinomial(weight.nan_to_num(1.0), 1).squeeze(1)  # a NaN is named by train()
         k, z = best_k[0, episodes, elite], best_z[0, episodes, elite]
     else:
         k, z = densest_action(best_k[0], best_z[0], weight)
@@ -860,7 +876,8 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
                 for e, (_, r, _, _, info) in zip(episodes, steps):
                     for i, limit in enumerate(step_limits):
                         if step <= limit:
-                            results[i, :, e] = results[i, 0, e] + r, info["is_success"]
+                            results[i, 0, e] += r
+                            results[i, 1, e] = info["is_success"]
                 going_on = [i for i, (_, _, terminated, truncated, _) in enumerate(steps) if not terminated | truncated]
                 s, episodes = np.array([steps[i][0] for i in going_on]), [episodes[i] for i in going_on]
                 plan = shift(Plan(*(x[:, going_on] for x in plan)), args.uniform_mix)
@@ -888,11 +905,11 @@ def check(args):
          "hold_fraction"),
         ("at least 0 and less than 1", lambda x: 0 <= x < 1, "weight_averaging"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
-        ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "mi_weight weight_decay seed checkpoint_frequency"),
+        ("at least 0", lambda x: 0 <= x < math.inf, "mi_weight weight_decay"),
+        ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "seed checkpoint_frequency"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
         ("at most 1000000", lambda x: x <= len(FINAL_SEEDS), "eval_episodes final_eval_episodes"),
-        ("left out with --evaluate", lambda x: not (x and args.evaluate), "resume"),
         ("left out, as PyTorch finds no CUDA device", lambda x: not x or torch.cuda.is_available(), "cuda"),
         ("left out without wandb (pip install wandb)", lambda x: not x or find_spec("wandb"), "track"),
         ("left out without moviepy (pip install moviepy)", lambda x: not x or find_spec("moviepy"), "capture_video"),
@@ -940,7 +957,7 @@ def configure_torch():
     By default, glibc returns larger blocks to the system: page faults then take as long as the networks.
     """
     torch.set_num_threads(1)
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None:
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(-1, 2**30), mallopt(-3, 2**25)  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, in bytes
 
 
@@ -1038,7 +1055,7 @@ def train(args):
             writer.add_scalar(tag, value, global_step)
 
     def save_checkpoint(step):
-        """Between episodes, when the state of the environment is no more than its random generator's."""
+        """Between episodes, when the environment's state is its random generator's; then end, if interrupted."""
         weights = torch.stack([x.sum() for x in agent.parameters()])
         stop_unless_finite(step, run_dir, {"a sum of weights": weights})  # the last checkpoint is a better one
         seconds["total"] = time.perf_counter() - start_time
@@ -1080,7 +1097,7 @@ def train(args):
             if log_now:
                 entropy = torch.distributions.Categorical(plan.probs[0]).entropy()
                 log({"planner/elite_value": elite_value, "planner/elite_entropy": entropy})
-        plan = shift(plan, args.uniform_mix)
+        plan = shift(plan, args.uniform_mix)  # after a random step as well: what it planned for later may still do
         k, z = k.item(), z[0].cpu()
         s_next, r, terminated, truncated, _ = env.step((k, z.numpy()))
         stop_unless_finite(global_step, run_dir, {"the observation": s_next, "the reward": r})
@@ -1160,12 +1177,15 @@ def train(args):
     return result
 
 
-def evaluate_model(path, cuda):
-    """The final evaluation of a saved model, to evaluation.json beside it."""
+def evaluate_model(path, given):
+    """The final evaluation of a saved model with its own flags, to evaluation.json beside it."""
+    for name, value in vars(Args()).items():
+        if getattr(given, name) != value and name not in ("evaluate", "cuda"):
+            refuse(f"--{name.replace('_', '-')} must be left out with --evaluate: the saved model has its own flags")
     saved = read("--evaluate", path, "flags agent wall_seconds")
     if set(saved["flags"]) != set(vars(Args())) - {"resume", "evaluate"}:
         refuse(f"--evaluate: {path} is of another version of {Path(__file__).name}, with other flags")
-    args = Args(**saved["flags"] | {"cuda": cuda, "track": False, "capture_video": False})
+    args = Args(**saved["flags"] | {"cuda": given.cuda, "track": False, "capture_video": False})
     check(args)
     configure_torch()
     env, device = make_env(args), torch.device("cuda" if args.cuda else "cpu")
@@ -1179,7 +1199,7 @@ if __name__ == "__main__":
     args = tyro.cli(Args)
     check(args)
     if args.evaluate:
-        evaluate_model(args.evaluate, args.cuda)
+        evaluate_model(args.evaluate, args)
     else:
         signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, interrupt)
         train(args)

@@ -25,9 +25,9 @@ TINY = dict(total_timesteps=160, learning_starts=110, eval_frequency=160, eval_e
 TIMINGS = {"wall_seconds", "sps", "plan_ms", "update_ms", "evaluation_seconds"}
 
 
-def start(folder, *flags, **environment):
+def start(folder, *flags, small=SMALL, **environment):
     folder.mkdir(exist_ok=True)
-    command, pipe = [sys.executable, ROOT / "flexplore_catch_point.py", *SMALL, *flags], subprocess.PIPE
+    command, pipe = [sys.executable, ROOT / "flexplore_catch_point.py", *small, *flags], subprocess.PIPE
     return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True, env=os.environ | environment)
 
 
@@ -64,7 +64,9 @@ def test_killed_terminated_and_resumed_runs_end_as_if_never_stopped(run, tmp_pat
 
 
 def test_a_saved_model_repeats_the_final_evaluation(run, tmp_path):
-    process = start(tmp_path, "--evaluate", str(run / "model.pt"))
+    process = start(tmp_path, "--evaluate", str(run / "model.pt"), "--horizon", "7", small=())
+    assert "--horizon must be left out" in process.communicate()[1] and process.returncode == 2
+    process = start(tmp_path, "--evaluate", str(run / "model.pt"), small=())
     assert process.communicate() and process.returncode == 0
     evaluation, result = (json.loads((run / name).read_text()) for name in ("evaluation.json", "result.json"))
     assert evaluation["final"] == result["final"]
