@@ -69,7 +69,7 @@ def start(output, *flags, seeds=("1",)):
 
 
 def wait_for(condition):
-    for _ in range(600):
+    for _ in range(2400):  # two minutes, on a busy machine
         if condition():
             return
         time.sleep(0.05)
