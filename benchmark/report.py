@@ -1,5 +1,9 @@
-"""Regenerate the README's tables and the figures from benchmark/results alone: python benchmark/report.py"""
+"""Regenerate the README's tables and the figures from the stored results: python benchmark/report.py
 
+The table of defaults is the scripts' own; all else comes from benchmark/results.
+"""
+
+import importlib
 import json
 import sys
 from collections import Counter
@@ -7,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tyro
 from experiments import EXPERIMENTS, HORIZONS
+from experiments import TASKS as SCRIPTS
 from rliable import library, metrics
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmark" / "results"
 FIGURES = ROOT / "benchmark" / "figures"
 
@@ -394,8 +401,23 @@ ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, explora
 CURVES = ("table", "development")
 
 
+def defaults(task):
+    """The Args of a task's script."""
+    script, *flags = SCRIPTS[task].split()
+    return tyro.cli(importlib.import_module(script.removesuffix(".py")).Args, args=flags)
+
+
+def defaults_table():
+    names = ("total_timesteps horizon num_samples updates_per_step batch_size learning_rate random_fraction "
+             "survival_fraction outcome_networks outcome_input activation").split()  # fmt: skip
+    rows = [[TASKS[task].title, *(str(getattr(args, x)) for x in names)] for task in TASKS for args in [defaults(task)]]
+    return markdown(["task", *(f"`--{x.replace('_', '-')}`" for x in names)], rows)
+
+
 def section(results, name):
     """What the README says between the markers of `name`."""
+    if name == "defaults":
+        return defaults_table()
     if name == "speed":
         return speed(results)
     if name in CURVES:
@@ -409,7 +431,7 @@ def section(results, name):
 
 def regenerate(text, results):
     """The README with new sections between its markers."""
-    for name in [*CURVES, "speed", *ABLATIONS]:
+    for name in [*CURVES, "defaults", "speed", *ABLATIONS]:
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         if begin in text:
             before, rest = text.split(begin)
