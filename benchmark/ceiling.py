@@ -29,7 +29,7 @@ class TrueHardMove(hard_move.Agent):
         super().__init__(4, env.parameter_sizes, args)
         self.outcome_of_next = True  # rewards need the next state
         self.motions = torch.tensor(env.motions, dtype=torch.float32)
-        self.dynamics.forward = lambda s, k, z: (self.next_state(s, k, z), None)
+        self.dynamics.forward = lambda s, k, z: (self.next_state(s, k, z), s)
 
     def next_state(self, s, k, z):
         velocity = 0.75 * s[:, :2] + 0.1 * 2 * z * self.motions[k]
@@ -46,7 +46,7 @@ class TrueCatchPoint(catch_point.Agent):
     def __init__(self, args):
         super().__init__(6, catch_point.CatchPointEnv.parameter_sizes, args)
         self.outcome_of_next = True
-        self.dynamics.forward = lambda s, k, z: (self.next_state(s, k, z), None)
+        self.dynamics.forward = lambda s, k, z: (self.next_state(s, k, z), s)
 
     def next_state(self, s, k, z):
         angle, catch = math.pi * z, (k == 1)[:, None]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import tyro
 
 for package in ("submitit", "rliable", "matplotlib", "sklearn"):
@@ -20,6 +21,7 @@ for package in ("submitit", "rliable", "matplotlib", "sklearn"):
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
+import ceiling  # noqa: E402
 import plots  # noqa: E402
 import report  # noqa: E402
 from experiments import EXPERIMENTS, TASKS  # noqa: E402
@@ -141,6 +143,35 @@ def test_slurm_finds_its_jobs_again(tmp_path):
     job = (run.folder / "slurm_job").read_text()
     assert start(tmp_path, "--cluster", "slurm", "--mem", "2").wait() == 0 and run.is_done_once()
     assert job == (run.folder / "slurm_job").read_text()
+
+
+# ------------------------------------------------------------------------------------------------------------ ceiling
+
+
+@pytest.mark.parametrize("name", ["HardMove", "CatchPoint"])
+def test_the_equations_of_the_ceiling_are_the_environment(name):
+    """From every state of 20 random episodes; and the planner solves some episodes with them."""
+    script = {"HardMove": ceiling.hard_move, "CatchPoint": ceiling.catch_point}[name]
+    true, args = {"HardMove": ceiling.TrueHardMove, "CatchPoint": ceiling.TrueCatchPoint}[name], script.Args()
+    agent, env, rows = true(args), script.make_env(args), []
+    env.action_space.seed(0)
+    for seed in range(20):
+        (s, _), over = env.reset(seed=seed), False
+        while not over:
+            k, z = env.action_space.sample()
+            z[env.unwrapped.parameter_sizes[k] :] = 0
+            s_next, r, terminated, truncated, _ = env.step((k, z))
+            if name == "HardMove" or s[4] < -1 + 9.5 / 6:  # observations hide whether there was an 11th failed catch
+                rows.append((s, k, z, s_next, r, not (terminated or truncated and args.clock)))
+            s, over = s_next, terminated or truncated
+    s, k, z, s_next, r, goes_on = (torch.as_tensor(np.array(x)) for x in zip(*rows))
+    predicted, _ = agent.dynamics(s, k, z)
+    torch.testing.assert_close(predicted[goes_on], s_next[goes_on], atol=1e-5, rtol=0)
+    reward, c = agent.reward_and_continuation(s, k, z, predicted)
+    torch.testing.assert_close(reward, r.float(), atol=1e-4, rtol=0)
+    assert torch.equal(c > 0.5, goes_on)
+    args.num_samples, args.proposal_fraction, seeds = 64, 0.0, script.FINAL_SEEDS[:8]
+    assert script.evaluate(agent, args, seeds, tuple(script.FINAL_STEP_LIMITS.values()))[0, 1].mean() >= 0.5
 
 
 # ------------------------------------------------------------------------------------------------------------- report
