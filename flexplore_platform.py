@@ -518,7 +518,8 @@ def random_action(agent, s, survival, policy, candidates=64):
     if policy:
         _, z = agent.act(s, k)
     if survival:
-        _, c = agent.reward_and_continuation(s, k, z, agent.dynamics(s, k, z)[0])
+        s_next = agent.dynamics(s, k, z)[0] if agent.outcome_of_next else None
+        _, c = agent.reward_and_continuation(s, k, z, s_next)
         one = draw(c, 1)
         k, z = k[one], z[one]
     return k, z
@@ -548,8 +549,9 @@ def imagine(agent, s, k, z, E, prune, last):
     """Go L steps from s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m).
 
     Where z is None pi_beta and p_theta act, k saying what to take instead of pi_beta's, or -1.
-    -> s, k, z, s' and T_phi's features of all steps (L R, ...), in their order; s' and features of the last
-    step only if `last`. If pruned, of each step but the last: which rows ended, and from which row each goes on, (R,).
+    -> lists over the steps of s (R, d), k (R,), z (R, m), and of s' (R, d) and T_phi's features (R, hidden_size), which
+    have the last step only if `last`; if pruned, of each step but the last which rows ended and which row each goes on
+    from, (R,) each.
     [choice] Prune: a row that should have ended by now (prod_j c_j < 1/2) goes on from the state of another of its
     episode, drawn by prod_j c_j, with its own later actions: few would live to step L.
     """
@@ -567,22 +569,23 @@ def imagine(agent, s, k, z, E, prune, last):
             other = row[:, :1] + draw(alive.view(E, -1), R // E)
             ended.append(alive < 0.5), rows.append(torch.where(ended[i], other.flatten(), row.flatten()))
             s, alive = s[rows[i]], alive[rows[i]]
-    next_states, features = (torch.cat(x) if x else None for x in (next_states, features))
-    return torch.cat(states), torch.cat(ks), torch.cat(zs), next_states, features, ended, rows
+    return states, ks, zs, next_states, features, ended, rows
 
 
 def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
-    """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over L imagined steps: arguments as for imagine.
+    """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over L imagined steps (eta r_aux: section V).
 
+    Arguments as for imagine.
     -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; if pruned, L R / E:
     what ended at a step counts beside what its row went on with; the value of what did not end there is -inf.
     [choice] eta is in units of the typical reward. The running mean of r_aux is taken off: it would be a constant
     bonus for staying alive.
     """
     L, R, last = len(k), len(s), with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
-    s, k, z, s_next, h, ended, rows = imagine(agent, s, k, z, E, prune, last)
-    r, c = agent.reward_and_continuation(s, k, z, s_next)
-    r_aux = mi_reward(agent, s, k, z, h) if with_mi else None
+    states, ks, zs, next_states, features, ended, rows = imagine(agent, s, k, z, E, prune, last)
+    s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)  # of all steps (L R, ...)
+    r, c = agent.reward_and_continuation(s, k, z, torch.cat(next_states) if agent.outcome_of_next else None)
+    r_aux = mi_reward(agent, s, k, z, torch.cat(features)) if with_mi else None
     if with_mi:
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
     value, weight, finished = 0.0, 1.0, []
