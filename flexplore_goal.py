@@ -77,7 +77,7 @@ class Args:
     """the environment"""
     clock: bool = False
     """declares that observations contain the time: the time limit is then learned like any other end of an episode"""
-    total_timesteps: int = 20_000
+    total_timesteps: int = 30_000
     """environment steps of the run"""
     learning_starts: int = 1000
     """steps of uniformly random play before learning and planning start"""
