@@ -85,7 +85,7 @@ class Args:
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.2
     """share of later steps whose k is uniformly random, with z by --policy-parameters; 0 is the paper"""
-    survival_fraction: float = 0.0
+    survival_fraction: float = 0.5
     """share of these random steps drawn from those after which C_omega expects the episode to go on; 0 is the paper"""
     policy_parameters: float = 0.0
     """share of these random steps that draw z from p_theta; the others draw it uniformly"""
@@ -96,7 +96,7 @@ class Args:
     """width of the two hidden layers of every network"""
     outcome_input: Literal["action", "next_state"] = "action"
     """R_psi and C_omega of (s, k, z), the paper, or of s and the next state that T_phi predicts for (s, k, z)"""
-    outcome_networks: int = 1
+    outcome_networks: int = 3
     """M: networks for R_psi and C_omega, whose mean is planned with; 1 is the paper"""
     activation: Literal["relu", "gelu"] = "relu"
     """activation of T_phi, R_psi, C_omega and p_theta (f_W: |x|, pi_beta: ReLU)"""
@@ -128,7 +128,7 @@ class Args:
     """smooth the reward by FGSM: after T steps (the paper), never, or always"""
     smoothing_start: float = 0.5
     """T as a fraction of total_timesteps"""
-    smoothing_epsilon: float = 0.03
+    smoothing_epsilon: float = 0.1
     """epsilon: size of the perturbation, in units of the typical one-step change of each state dimension"""
     # Exploration
     mi_weight: float = 0.01
