@@ -25,7 +25,7 @@ import sys
 import time
 import zipfile
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,7 +77,7 @@ class Args:
     """the environment"""
     clock: bool = False
     """declares that observations contain the time: the time limit is then learned like any other end of an episode"""
-    total_timesteps: int = 30_000
+    total_timesteps: int = 20_000
     """environment steps of the run"""
     learning_starts: int = 1000
     """steps of uniformly random play before learning and planning start"""
@@ -152,7 +152,11 @@ class Args:
     """whether imagined sequences that have probably ended give their place to copies of others; False is the paper"""
     hold_fraction: float = 0.0
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
-    eval_frequency: int = 1000
+    eval_samples_factor: int = 4
+    """N in evaluation as a multiple of --num-samples; 1 is the paper"""
+    eval_extra_steps: int = 1
+    """steps that evaluation plans on top of H; 0 is the paper"""
+    eval_frequency: int = 2000
     """steps between evaluations"""
     eval_episodes: int = 50
     """greedy episodes of each evaluation, on seeds that no final evaluation uses"""
@@ -905,8 +909,9 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
 
     -> returns and successes (len(step_limits), 2, n): what each episode has come to after that many steps.
     """
-    results = np.zeros((len(step_limits), 2, len(seeds)))
-    side_by_side = max(1, 4096 // args.num_samples)
+    N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
+    args, results = replace(args, num_samples=N, horizon=H), np.zeros((len(step_limits), 2, len(seeds)))
+    side_by_side = max(1, 4096 // N)
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
@@ -915,7 +920,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
         for first in tqdm(range(0, len(seeds), side_by_side), desc="evaluation", disable=not progress):
             episodes = list(range(first, min(first + side_by_side, len(seeds))))
             s = np.stack([envs[e - first].reset(seed=seeds[e])[0] for e in episodes])
-            plan, step = initial_plan(args.horizon, len(episodes), agent), 0
+            plan, step = initial_plan(H, len(episodes), agent), 0
             while episodes:
                 k, z, plan, _ = mppi(agent, torch.as_tensor(s, device=plan.mean.device), plan, args, explore=False)
                 steps = [envs[e - first].step(a) for e, a in zip(episodes, zip(k.tolist(), z.cpu().numpy()))]
@@ -946,14 +951,14 @@ def check(args):
     ranges = [
         ("at least 1", lambda x: x >= 1, "total_timesteps learning_starts hidden_size outcome_networks "
          "updates_per_step batch_size horizon model_horizon policy_horizon policy_frequency num_samples num_elites "
-         "num_iterations eval_frequency eval_episodes final_eval_episodes"),
+         "num_iterations eval_samples_factor eval_frequency eval_episodes final_eval_episodes"),
         ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility parameter_noise "
          "smoothing_start random_fraction survival_fraction policy_parameters proposal_fraction uniform_mix "
          "hold_fraction"),
         ("at least 0 and less than 1", lambda x: 0 <= x < 1, "weight_averaging"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
         ("at least 0", lambda x: 0 <= x < math.inf, "mi_weight weight_decay"),
-        ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "seed checkpoint_frequency"),
+        ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "seed checkpoint_frequency eval_extra_steps"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
         ("at most 1000000", lambda x: x <= len(FINAL_SEEDS), "eval_episodes final_eval_episodes"),

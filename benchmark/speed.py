@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -79,7 +79,8 @@ class Subject:
         agent.dynamics.scale.copy_(change), agent.reward_scale.copy_(reward)
         agent.reward_range.copy_(reward_range / reward)
         tau = replay.sample(args.batch_size, args.model_horizon)
-        self.side_by_side = max(1, 4096 // args.num_samples)  # as in evaluate()
+        N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps  # as in evaluate()
+        self.side_by_side = max(1, 4096 // N)
         update = partial(script.update_model, agent, optimizers, args=args, smooth=False, diagnose=False)
         self.calls = {
             "update": lambda: update(tau=replay.sample(args.batch_size, args.model_horizon)),
@@ -89,9 +90,10 @@ class Subject:
         }
         if args.mi_weight == 0 and int(args.proposal_fraction * args.num_samples) == 0:
             del self.calls["policy"]  # as in train()
-        for name, E, explore in (("plan", 1, True), ("evaluation", self.side_by_side, False)):
-            plan = script.initial_plan(args.horizon, E, agent)
-            self.calls[name] = partial(script.mppi, average.module, replay.s[:E], plan, args, explore)
+        searching = replace(args, num_samples=N, horizon=H)
+        for name, E, search, explore in (("plan", 1, args, True), ("evaluation", self.side_by_side, searching, False)):
+            plan = script.initial_plan(search.horizon, E, agent)
+            self.calls[name] = partial(script.mppi, average.module, replay.s[:E], plan, search, explore)
         learning = {"agent": agent, "average": average, "policy": policy_optimizer} | optimizers
         full = vars(replay) | {"train": list(range(args.total_timesteps))}  # its tensors always are
         self.folder = tempfile.TemporaryDirectory(dir=".")

@@ -382,10 +382,10 @@ def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
 
 BAD_VALUES = {  # flags, and values that every one of them refuses
     "total-timesteps learning-starts hidden-size outcome-networks updates-per-step batch-size horizon model-horizon "
-    "policy-horizon policy-frequency num-samples num-elites num-iterations eval-frequency eval-episodes "
-    "final-eval-episodes":
+    "policy-horizon policy-frequency num-samples num-elites num-iterations eval-samples-factor eval-frequency "
+    "eval-episodes final-eval-episodes":
         "0 -1 1.5 many",
-    "seed checkpoint-frequency": "-1 4294967296 1.5 many",
+    "seed checkpoint-frequency eval-extra-steps": "-1 4294967296 1.5 many",
     "gamma flexibility parameter-noise smoothing-start random-fraction survival-fraction policy-parameters "
     "proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
     "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
