@@ -280,7 +280,7 @@ def test_random_actions_that_survive(policy):
 
 def test_clipped_rewards_stay_in_the_range_seen():
     """Of steps that go on: 0 to 2; of steps that end: -5 to 0, as 0 always counts."""
-    replay, agent = Replay(4, 1, 1, 1, "cpu"), Agent(1, (1,), Args())
+    replay, agent = Replay(4, 1, 1, 1, "cpu"), Agent(1, (1,), Args(outcome_networks=1))
     for r, ends in ((2.0, False), (1.0, False), (-5.0, True), (-3.0, True)):
         replay.add([0.0], 0, torch.zeros(1), r, ends, [0.0], episode=0)
     _, scale, reward_range = replay.scales()
@@ -342,6 +342,20 @@ def test_evaluation_cut_off_after_fewer_steps(monkeypatch):
     monkeypatch.setattr(flexplore, "mppi", right)  # reaches the end after 5 or 6 steps
     results = flexplore.evaluate(Agent(1, (1, 1), Args()), Args(), range(3), step_limits=(math.inf, 3, 8))
     assert results.tolist() == [[[1] * 3] * 2, [[0] * 3] * 2, [[1] * 3] * 2]
+
+
+def test_evaluation_searches_more_than_training(monkeypatch):
+    monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
+    args = Args(horizon=2, num_samples=64, eval_samples_factor=4, eval_extra_steps=3)
+    imagined, searches = flexplore.imagined_return, set()
+
+    def watch(agent, s, k, z, *rest):
+        searches.add((len(k), len(s)) if z is not None else "proposals")
+        return imagined(agent, s, k, z, *rest)
+
+    monkeypatch.setattr(flexplore, "imagined_return", watch)
+    flexplore.evaluate(Agent(1, (1, 1), args), args, range(1))
+    assert searches == {(5, 256), "proposals"} and (args.horizon, args.num_samples) == (2, 64)
 
 
 @pytest.mark.parametrize("updates, culprit", [(2, r"(losses|exploration)/\w+"), (1, "the value of the elites")])
