@@ -128,7 +128,7 @@ class Args:
     """smooth the reward by FGSM: after T steps (the paper), never, or always"""
     smoothing_start: float = 0.5
     """T as a fraction of total_timesteps"""
-    smoothing_epsilon: float = 0.1
+    smoothing_epsilon: float = 0.01
     """epsilon: size of the perturbation, in units of the typical one-step change of each state dimension"""
     # Exploration
     mi_weight: float = 0.01
