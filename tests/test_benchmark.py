@@ -27,7 +27,7 @@ import report  # noqa: E402
 from experiments import EXPERIMENTS, TASKS  # noqa: E402
 from rliable import metrics  # noqa: E402
 
-SMALL = ("--total-timesteps 160 --learning-starts 40 --eval-frequency 80 --eval-episodes 2 --final-eval-episodes 4 "
+SMALL = ("--total-timesteps 480 --learning-starts 40 --eval-frequency 240 --eval-episodes 2 --final-eval-episodes 4 "
          "--num-samples 32 --num-elites 4 --batch-size 16 --checkpoint-frequency 20")  # fmt: skip
 HAS_SLURM = shutil.which("sbatch") and subprocess.run(["sinfo"], capture_output=True).returncode == 0
 
@@ -101,8 +101,8 @@ class Run:
 
     def is_done_once(self):
         """Every evaluation once, so that nothing was done twice."""
-        printed = [self.log().count(text) for text in ("step 80: ", "step 160: ", "final: ")]
-        return [x["step"] for x in json.loads(self.result.read_text())["curve"]] == [80, 160] and printed == [1] * 3
+        printed = [self.log().count(text) for text in ("step 240: ", "step 480: ", "final: ")]
+        return [x["step"] for x in json.loads(self.result.read_text())["curve"]] == [240, 480] and printed == [1] * 3
 
 
 def test_a_stopped_experiment_is_taken_up_and_failures_are_listed(tmp_path):
