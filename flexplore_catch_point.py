@@ -784,7 +784,8 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     -> returns and successes (len(step_limits), 2, n): what each episode has come to after that many steps.
     """
     N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
-    args, results = replace(args, num_samples=N, horizon=H), np.zeros((len(step_limits), 2, len(seeds)))
+    args = replace(args, num_samples=N, horizon=H)  # a wider search than in training [choice]
+    results = np.zeros((len(step_limits), 2, len(seeds)))
     side_by_side = max(1, 4096 // N)
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
