@@ -36,8 +36,6 @@ EXPERIMENTS = {
         {"flexplore": "", "dlpa_like": "--flexibility 0 --mi-weight 0 --smoothing never --proposal-fraction 0"},
         seeds=(1, 2, 3, 4, 5),
     ),
-    # default runs on the training seeds that defaults were chosen on
-    "development": Experiment({"flexplore": ""}, seeds=(11, 12, 13)),
     # when to smooth the reward: T as a share of the run
     "smoothing": Experiment(
         {"never": "--smoothing never", "after_0.75": "--smoothing-start 0.75", "after_0.25": "--smoothing-start 0.25",

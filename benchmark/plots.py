@@ -6,7 +6,6 @@ from experiments import EXPERIMENTS, HORIZONS
 from report import (
     ABLATIONS,
     COMPONENTS,
-    CURVES,
     FLEXIBILITIES,
     NAMES,
     PLANE,
@@ -243,8 +242,8 @@ def horizon(results):
 def draw(results, folder):
     """Every figure that has results, as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {f"curves_{e}": lambda e=e: curves(results, e, "steps") for e in CURVES if results.tasks(e)}
-    figures |= {f"minutes_{e}": lambda e=e: curves(results, e, "minutes") for e in CURVES if results.tasks(e)}
+    shown = {"curves_table": "steps", "minutes_table": "minutes"} if results.tasks("table") else {}
+    figures = {name: lambda over=over: curves(results, "table", over) for name, over in shown.items()}
     figures |= {e: lambda e=e: globals()[e](results) for e in ABLATIONS if results.tasks(e)}
     with plt.rc_context(STYLE):
         for name, make in figures.items():

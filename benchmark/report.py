@@ -398,7 +398,6 @@ def steps(results, experiment):
 
 
 ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, exploration, horizon)}
-CURVES = ("table", "development")
 
 
 def defaults(task):
@@ -421,8 +420,8 @@ def section(results, name):
         return defaults_table()
     if name == "speed":
         return speed(results)
-    if name in CURVES:
-        pictures = "\n".join(f"![Learning curves](benchmark/figures/{x}_{name}.png)" for x in ("curves", "minutes"))
+    if name == "table":
+        pictures = "\n".join(f"![Learning curves](benchmark/figures/{x}_table.png)" for x in ("curves", "minutes"))
         return table(results, name) + (f"\n\n{pictures}" if results.tasks(name) else "")
     if not results.tasks(name):
         return f"Not run yet: `python benchmark/run.py {name}`."
@@ -432,7 +431,7 @@ def section(results, name):
 
 def regenerate(text, results):
     """The README with new sections between its markers."""
-    for name in [*CURVES, "defaults", "speed", *ABLATIONS]:
+    for name in ["table", "defaults", "speed", *ABLATIONS]:
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         if begin in text:
             before, rest = text.split(begin)

@@ -191,7 +191,7 @@ def test_nothing_is_drawn_or_claimed_without_results(tmp_path):
 
 def test_every_experiment_is_reported(tmp_path):
     """On invented results of one task, which differ by seed and variant."""
-    (path, *_) = (report.RESULTS / "development" / "catch_point" / "flexplore").glob("seed_*.json")
+    (path, *_) = (report.RESULTS / "table" / "catch_point" / "flexplore").glob("seed_*.json")
     run, random = json.loads(path.read_text()), np.random.default_rng(0)
     for point in run["curve"]:
         point["consistency_error_by_depth"] = [0.01] * 11 + [None]
