@@ -84,7 +84,7 @@ class Args:
     random_fraction: float = 0.1
     """share of later steps whose k is uniformly random, with z by --policy-parameters; 0 is the paper"""
     survival_fraction: float = 0.0
-    """share of these random steps drawn from those after which C_omega expects the episode to go on; 0 is the paper"""
+    """share of these random steps drawn, of 64 actions, by C_omega's chance that the episode goes on; 0 is the paper"""
     policy_parameters: float = 0.5
     """share of these random steps that draw z from p_theta; the others draw it uniformly"""
     parameter_noise: float = 0.0
@@ -264,7 +264,7 @@ class CatchPointEnv(gym.Env):
 
 
 gym.register("CatchPoint-v0", entry_point=CatchPointEnv)
-# entries of result.json on the final evaluation, and after how many steps they cut its episodes off
+# of the final evaluation: entries of result.json, and the step after which each cuts an episode off
 FINAL_STEP_LIMITS = {"final": math.inf}
 
 
@@ -450,7 +450,8 @@ def random_action(agent, s, survival, policy, candidates=64):
 def mi_reward(agent, s, k, z, h, clip=3.0):
     """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
 
-    h: T_phi's features. [choice] Per dimension, 0 where k has no parameters; clipped, as densities are unbounded.
+    h: T_phi's features. [choice] Both per dimension and clipped, as densities are unbounded; log p_theta is 0 where k
+    has no parameters.
     """
     log_T = (-agent.dynamics.log_std(h) - 0.5 * math.log(2 * math.pi)).mean(dim=1)
     mean, log_std = agent.parameter_distribution(s, k)
@@ -470,7 +471,7 @@ def draw(weight, N):
 def imagine(agent, s, k, z, E, prune, last):
     """Go L steps from s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m).
 
-    Where z is None pi_beta and p_theta act, k saying what to take instead of pi_beta's, or -1.
+    Where z is None p_theta chooses it, and pi_beta chooses k where the given one is -1.
     -> lists over the steps of s (R, d), k (R,), z (R, m), and of s' (R, d) and T_phi's features (R, hidden_size), which
     have the last step only if `last`; if pruned, of each step but the last which rows ended and which row each goes on
     from, (R,) each.
@@ -495,13 +496,13 @@ def imagine(agent, s, k, z, E, prune, last):
 
 
 def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
-    """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i r_aux,i) over L imagined steps (eta r_aux: section V).
+    """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i (r_aux,i - mean)) over L imagined steps (eta r_aux: section V).
 
     Arguments as for imagine.
     -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; if pruned, L R / E:
     what ended at a step counts beside what its row went on with; the value of what did not end there is -inf.
-    [choice] eta is in units of the typical reward. The running mean of r_aux is taken off: it would be a constant
-    bonus for staying alive.
+    [choice] eta is in units of the typical reward. The running mean is taken off: r_aux would be a constant bonus for
+    staying alive.
     """
     L, R, last = len(k), len(s), with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
     states, ks, zs, next_states, features, ended, rows = imagine(agent, s, k, z, E, prune, last)
@@ -531,7 +532,7 @@ Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 
 
 class Replay:
-    """All transitions that are learned from, in order. Every 20th episode is held out: consistency_error is of it."""
+    """Transitions in order of play. Every 20th episode is held out of learning, for consistency_error."""
 
     def __init__(self, capacity, d, m, horizon, device):
         size = capacity + horizon  # a segment may reach past the last transition, where w_i is 0
@@ -628,7 +629,7 @@ def smoothing_loss(reward, s, epsilon):
     (gradient,) = torch.autograd.grad((target - reward(s_noisy)).square().sum(), s_noisy)
     s_tilde = (s_noisy + epsilon * gradient.sign()).detach()
     difference = target - reward(s_tilde)
-    return difference.square().mean(), (difference.abs() / (s_tilde - s).norm(dim=1)).mean().detach()
+    return difference.square().mean(), (difference.abs() / (s_tilde - s).norm(dim=1).clamp(min=1e-12)).mean().detach()
 
 
 def update_model(agent, optimizers, tau, args, smooth, diagnose):
@@ -726,7 +727,7 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
 
 
 def densest_action(k, z, weight, width=0.2):
-    """The mode of weighted elites k (E, n), z (E, n, m), one mean-shift step from the best of them -> k (E,), z (E, m).
+    """The weighted mean of the elites k (E, n), z (E, n, m) around the densest one, of its k -> k (E,), z (E, m).
 
     The mean of z would not do: between two good actions, or two sides of an angle, it is a bad one [choice].
     """
@@ -768,7 +769,7 @@ def mppi(agent, s, plan, args, explore):
         plan = refit(plan, best_k, best_z, weight)
     if explore:
         episodes = torch.arange(E, device=s.device)
-        elite = torch.multinomial(weight.nan_to_num(1.0), 1).squeeze(1)  # a NaN is named by train()
+        elite = torch.multinomial(weight.nan_to_num(1.0), 1).squeeze(1)  # train() stops on the NaN
         k, z = best_k[0, episodes, elite], best_z[0, episodes, elite]
     else:
         k, z = densest_action(best_k[0], best_z[0], weight)
@@ -878,12 +879,14 @@ def read(flag, path, parts="", device="cpu"):
     return content
 
 
-def configure_torch():
+def configure_torch(deterministic=True):
     """One thread, as the networks are too small to gain from more, and freed memory kept for the next tensor.
 
     By default, glibc returns larger blocks to the system: page faults then take as long as the networks.
     """
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(-1, 2**30), mallopt(-3, 2**25)  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, in bytes
 
@@ -932,9 +935,7 @@ def train(args):
         if other:
             refuse(f"--resume: {run_dir} was started with another {', '.join(other)}")
         first_step = checkpoint["step"] + 1
-    configure_torch()
-    torch.use_deterministic_algorithms(args.torch_deterministic, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    configure_torch(args.torch_deterministic)
     torch.manual_seed(args.seed)
     compiled = partial(torch.compile, mode="reduce-overhead" if args.cuda else "default", disable=not args.compile)
     plan_in_training, learn_model, learn_policy = compiled(mppi), compiled(update_model), compiled(update_policy)
@@ -982,7 +983,7 @@ def train(args):
             writer.add_scalar(tag, value, global_step)
 
     def save_checkpoint(step):
-        """Between episodes, when the environment's state is its random generator's; then end, if interrupted."""
+        """Between episodes, when all the environment's state is its random generator's. Ends the run if interrupted."""
         weights = torch.stack([x.sum() for x in agent.parameters()])
         stop_unless_finite(step, run_dir, {"a sum of weights": weights})  # the last checkpoint is a better one
         seconds["total"] = time.perf_counter() - start_time
@@ -1114,7 +1115,7 @@ def evaluate_model(path, given):
         refuse(f"--evaluate: {path} is of another version of {Path(__file__).name}, with other flags")
     args = Args(**saved["flags"] | {"cuda": given.cuda, "track": False, "capture_video": False})
     check(args)
-    configure_torch()
+    configure_torch(args.torch_deterministic)
     env, device = make_env(args), torch.device("cuda" if args.cuda else "cpu")
     agent = Agent(env.observation_space.shape[0], env.unwrapped.parameter_sizes, args).to(device)
     agent.load_state_dict(saved["agent"])
