@@ -84,9 +84,9 @@ class Args:
     learning_starts: int = 100
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.2
-    """share of later steps whose k is uniformly random, with z by --policy-parameters; 0 is the paper"""
+    """share of later steps that are random too, in the way of the next two flags; 0 is the paper"""
     survival_fraction: float = 0.5
-    """share of these random steps drawn, of 64 actions, by C_omega's chance that the episode goes on; 0 is the paper"""
+    """share of these drawn from 64 random actions by C_omega's chance that the episode goes on; 0 is the paper"""
     policy_parameters: float = 0.0
     """share of these random steps that draw z from p_theta; the others draw it uniformly"""
     parameter_noise: float = 0.3
@@ -582,7 +582,7 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
 
     Arguments as for imagine.
     -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; if pruned, L R / E:
-    what ended at a step counts beside what its row went on with; the value of what did not end there is -inf.
+    all rows after each step but the last, of value -inf where they did not end there, then the rows at the end.
     [choice] eta is in units of the typical reward. The running mean is taken off: r_aux would be a constant bonus for
     staying alive.
     """
@@ -809,7 +809,7 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
 
 
 def densest_action(k, z, weight, width=0.2):
-    """The weighted mean of the elites k (E, n), z (E, n, m) around the densest one, of its k -> k (E,), z (E, m).
+    """The densest of the elites k (E, n), z (E, n, m), averaged with those of its k near it -> k (E,), z (E, m).
 
     The mean of z would not do: between two good actions, or two sides of an angle, it is a bad one [choice].
     """
@@ -1091,7 +1091,7 @@ def train(args):
             (s, _), plan = env.reset(), initial_plan(args.horizon, 1, agent)
             episodic_return, episodic_length = 0.0, 0
 
-        # Act: at random during warm-up and now and then after it, else planned
+        # Act: at random in warm-up and in --random-fraction of the later steps, else planned
         s_now = torch.as_tensor(s, device=device)[None]
         if global_step <= args.learning_starts:
             k, z = random_action(average.module, s_now, survival=False, policy=False)
@@ -1176,7 +1176,7 @@ def train(args):
     if args.checkpoint_frequency > 0 or interrupted:
         save_checkpoint(args.total_timesteps)  # from which only the final evaluation is left to do
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is interrupt:  # nothing is left to lose
+        if signal.getsignal(number) is interrupt:  # training is done
             signal.signal(number, signal.SIG_DFL)
     write(run_dir / "result.json", final_evaluation(average.module, args, result))
     if args.save_model:
