@@ -883,6 +883,7 @@ def configure_torch(deterministic=True):
     """One thread, as the networks are too small to gain from more, and freed memory kept for the next tensor.
 
     By default, glibc returns larger blocks to the system: page faults then take as long as the networks.
+    deterministic: use deterministic algorithms wherever PyTorch has them.
     """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(deterministic, warn_only=True)

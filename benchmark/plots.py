@@ -2,7 +2,7 @@
 
 import matplotlib
 import numpy as np
-from experiments import EXPERIMENTS, HORIZONS
+from experiments import HORIZONS
 from report import (
     ABLATIONS,
     COMPONENTS,
@@ -69,14 +69,13 @@ def return_limits(ax, task, headroom=0.08):
     ax.set_ylim(random - 0.15 * (limit - random), limit + headroom * (limit - random))
 
 
-def curves(results, experiment, over):
+def curves(results, over):
     """Return and success of greedy episodes against environment steps or minutes, and the final evaluation."""
-    tasks = results.tasks(experiment)
+    tasks = results.tasks("table")
     figure, axes = grid_of(tasks, 4, 2.9, 2.05, rows_each=2)
     for task, upper, lower in zip(tasks, *axes):
         t = TASKS[task]
-        variants = EXPERIMENTS[experiment].variants
-        runs_of = {v: results.runs(experiment, task, v) for v in variants if results.runs(experiment, task, v)}
+        runs_of = {v: results.runs("table", task, v) for v in NAMES if results.runs("table", task, v)}
         for i, ax in enumerate((upper, lower)):
             limit = (t.limit, t.limit_success)[i]
             ax.axhspan(*limit, color=GREEN, alpha=0.25, linewidth=0)
@@ -243,7 +242,7 @@ def draw(results, folder):
     """Every figure that has results, as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     shown = {"curves_table": "steps", "minutes_table": "minutes"} if results.tasks("table") else {}
-    figures = {name: lambda over=over: curves(results, "table", over) for name, over in shown.items()}
+    figures = {name: lambda over=over: curves(results, over) for name, over in shown.items()}
     figures |= {e: lambda e=e: globals()[e](results) for e in ABLATIONS if results.tasks(e)}
     with plt.rc_context(STYLE):
         for name, make in figures.items():

@@ -124,11 +124,11 @@ def improvement(x, y):
     return estimate((x, y), probability)
 
 
-def start_shift(results, experiment, task):
+def start_shift(results, task):
     """How much easier the starts of final evaluations are than those of learning curves, in return, mean over runs."""
     shifts = [
         run["final"]["return_mean"] - np.mean([point["return_mean"] for point in run["curve"][-3:]])
-        for variant in EXPERIMENTS[experiment].variants for run in results.runs(experiment, task, variant)
+        for variant in NAMES for run in results.runs("table", task, variant)
     ]  # fmt: skip
     return np.mean(shifts)
 
@@ -222,10 +222,10 @@ def rows_of(results, experiment):
                 yield task, variant, runs
 
 
-def table(results, experiment):
+def table(results):
     """Final evaluations, what they took, and what ran where."""
     final_rows, effort_rows, rows_25 = [], [], []
-    for task, variant, runs in rows_of(results, experiment):
+    for task, variant, runs in rows_of(results, "table"):
         t, d, (returns, success) = TASKS[task], digits(task), final(runs)
         middle, low, high = iqm(returns[:, None])
         name, several = [t.title, NAMES[variant]], len(runs) > 1
@@ -235,10 +235,10 @@ def table(results, experiment):
             f"{t.published_return[0]:.2f} ({t.published_return[1]}), {t.published_success}% (CHDP)",
             f"{between(*t.limit)}, {between(*t.limit_success)}%",
         ])  # fmt: skip
-        times = [reached(run, t.published_return[0], start_shift(results, experiment, task)) for run in runs]
+        times = [reached(run, t.published_return[0], start_shift(results, task)) for run in runs]
         to = [np.median([time[i] for time in times if time]) for i in (0, 1)] if any(times) else []
         count = sum(time is not None for time in times)
-        ablation = results.runs(experiment, task, "dlpa_like")
+        ablation = results.runs("table", task, "dlpa_like")
         better = ""
         if variant == "flexplore" and several and len(ablation) > 1:
             better = "{:.2f} [{:.2f}, {:.2f}]".format(*improvement(returns[:, None], final(ablation)[0][:, None]))
@@ -258,7 +258,7 @@ def table(results, experiment):
         return "Not run yet."
     header = ["task", "variant", "return", "IQM, 95 %", "score", "success", "published", "limit"]
     tables = [markdown(header, final_rows)]
-    if overall := all_tasks(results, experiment):
+    if overall := all_tasks(results):
         tables.append(overall)
     header = ["task", "variant", "steps", "seeds", "return of each seed", "minutes (evaluation)"]
     header.append("to the published return")
@@ -268,16 +268,16 @@ def table(results, experiment):
     if rows_25:
         tables.append("The same weights, Hard Move with 25 steps instead of 30:\n\n"
                       + markdown(["task", "variant", "return", "success", "limit"], rows_25))  # fmt: skip
-    tables.append(provenance(results, experiment))
+    tables.append(provenance(results, "table"))
     return "\n\n".join(tables)
 
 
-def all_tasks(results, experiment):
+def all_tasks(results):
     """A sentence on the scores of all tasks that have as many seeds of both variants; "" if there are none."""
     scores = {}
-    for task in results.tasks(experiment):
-        of = [TASKS[task].score(final(results.runs(experiment, task, v))[0]) for v in ("flexplore", "dlpa_like")]
-        if len(of[0]) == len(of[1]) == len(EXPERIMENTS[experiment].seeds):
+    for task in results.tasks("table"):
+        of = [TASKS[task].score(final(results.runs("table", task, v))[0]) for v in NAMES]
+        if len(of[0]) == len(of[1]) == len(EXPERIMENTS["table"].seeds):
             scores[task] = of
     if not scores:
         return ""
@@ -422,7 +422,7 @@ def section(results, name):
         return speed(results)
     if name == "table":
         pictures = "\n".join(f"![Learning curves](benchmark/figures/{x}_table.png)" for x in ("curves", "minutes"))
-        return table(results, name) + (f"\n\n{pictures}" if results.tasks(name) else "")
+        return table(results) + (f"\n\n{pictures}" if results.tasks(name) else "")
     if not results.tasks(name):
         return f"Not run yet: `python benchmark/run.py {name}`."
     figure = f"![{name.capitalize()}](benchmark/figures/{name}.png)"
