@@ -1,6 +1,6 @@
 """What benchmark/run.py runs and benchmark/report.py reports: experiment = tasks x variants x seeds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TASKS = {  # script and flags
     "platform": "flexplore_platform.py --eval-frequency 500 --eval-episodes 100",
@@ -19,13 +19,10 @@ class Experiment:
     seeds: tuple[int, ...] = (1, 2, 3)
     flags: str = ""
     """of all variants"""
-    reference: str | dict[str, str] | None = None
-    """the variant (of a task) that the defaults are: not run again, it is `flexplore` of `table`"""
+    shared: dict[str, str] = field(default_factory=dict)
+    """<variant> or <task>/<variant>: the <experiment>/<variant> that has the same flags, and whose runs it uses"""
     keep_states: bool = False
     """whether the states and rewards of training are stored, in seed_<n>.npz"""
-
-    def reference_of(self, task):
-        return self.reference[task] if isinstance(self.reference, dict) else self.reference
 
 
 HORIZONS = 1, 2, 3, 5, 8, 12
@@ -38,24 +35,24 @@ EXPERIMENTS = {
     ),
     # when to smooth the reward: T as a share of the run
     "smoothing": Experiment(
-        {"never": "--smoothing never", "after_0.75": "--smoothing-start 0.75", "after_0.25": "--smoothing-start 0.25",
-         "always": "--smoothing always"},
+        {"never": "--smoothing never", "always": "--smoothing always"}
+        | {f"after_{T}": f"--smoothing-start {T}" for T in (0.25, 0.5, 0.75)},
         tasks=("goal", "hard_goal", "catch_point", "hard_move_8"),
-        reference="after_0.5",
+        shared={"after_0.5": "table/flexplore", "never": "components/no_smoothing"},
     ),
     # lambda, and what f_W sees; without the Wasserstein loss (lambda = 0) it sees nothing
     "flexibility": Experiment(
         {"none_0": "--flexibility 0"}
-        | {f"conditional_{x}": f"--flexibility {x}" for x in (0.5, 0.7, 1)}
+        | {f"conditional_{x}": f"--flexibility {x}" for x in (0.3, 0.5, 0.7, 1)}
         | {f"marginal_{x}": f"--flexibility {x} --discriminator marginal" for x in (0.3, 0.5, 0.7, 1)},
         tasks=("platform", "catch_point"),
-        reference="conditional_0.3",
+        shared={"conditional_0.3": "table/flexplore", "none_0": "components/no_wasserstein"},
     ),
     # one mechanism left out at a time
     "components": Experiment(
-        {"no_wasserstein": "--flexibility 0", "no_mi": "--mi-weight 0", "no_smoothing": "--smoothing never",
-         "no_proposals": "--proposal-fraction 0"},
-        reference="flexplore",
+        {"flexplore": "", "no_wasserstein": "--flexibility 0", "no_mi": "--mi-weight 0",
+         "no_smoothing": "--smoothing never", "no_proposals": "--proposal-fraction 0"},
+        shared={"flexplore": "table/flexplore"},
     ),
     # the first 2,000 steps of a long run, before smoothing and the fall of the learning rate begin
     "exploration": Experiment(
@@ -68,6 +65,13 @@ EXPERIMENTS = {
     "horizon": Experiment(
         {f"H_{H}": f"--horizon {H}" for H in HORIZONS},
         tasks=("platform", "goal", "catch_point", "hard_move_4", "hard_move_6", "hard_move_8"),
-        reference=dict.fromkeys(TASKS, "H_8") | {"goal": "H_3", "hard_goal": "H_3"},
+        shared={"goal/H_3": "table/flexplore"}
+        | {f"{task}/H_8": "table/flexplore" for task in TASKS if task not in ("goal", "hard_goal")},
     ),
 }  # fmt: skip
+
+
+def home(experiment, task, variant):
+    """-> experiment and variant under which the runs are stored: what has the same flags is run once."""
+    shared = EXPERIMENTS[experiment].shared
+    return (shared.get(variant) or shared.get(f"{task}/{variant}") or f"{experiment}/{variant}").split("/")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from experiments import EXPERIMENTS, HORIZONS
+from experiments import EXPERIMENTS, HORIZONS, home
 from experiments import TASKS as SCRIPTS
 from rliable import library, metrics
 
@@ -69,12 +69,12 @@ class Results:
         self.root, self.loaded = Path(root), {}
 
     def paths(self, experiment, task, variant):
-        """The files of a variant, by seed; those of `table` where the variant is the defaults."""
-        seeds = None
-        if variant == EXPERIMENTS[experiment].reference_of(task):
-            seeds, experiment, variant = EXPERIMENTS[experiment].seeds, "table", "flexplore"
-        paths = {int(p.stem[5:]): p for p in (self.root / experiment / task / variant).glob("seed_*.json")}
-        return {seed: paths[seed] for seed in sorted(paths) if seeds is None or seed in seeds}
+        """The files of a variant, by seed; of another experiment's runs only those with this one's seeds."""
+        home_experiment, home_variant = home(experiment, task, variant)
+        folder = self.root / home_experiment / task / home_variant
+        paths = {int(path.stem[5:]): path for path in folder.glob("seed_*.json")}
+        seeds = paths if home_experiment == experiment else EXPERIMENTS[experiment].seeds
+        return {seed: paths[seed] for seed in sorted(paths) if seed in seeds}
 
     def runs(self, experiment, task, variant):
         """What each seed's result.json says."""
@@ -388,11 +388,11 @@ def horizon(results):
 
 
 def steps(results, experiment):
-    """A sentence on the length of the runs of each task, those of the reference included."""
+    """A sentence on the length of the runs of each task."""
     texts = []
     for task in results.tasks(experiment):
-        names = {*EXPERIMENTS[experiment].variants, EXPERIMENTS[experiment].reference_of(task)} - {None}
-        lengths = {run["total_timesteps"] for name in names for run in results.runs(experiment, task, name)}
+        runs = [run for name in EXPERIMENTS[experiment].variants for run in results.runs(experiment, task, name)]
+        lengths = {run["total_timesteps"] for run in runs}
         texts.append(f"{TASKS[task].title} {' or '.join(f'{x:,}' for x in sorted(lengths))}")
     return f"Steps: {', '.join(texts)}."
 

@@ -25,7 +25,7 @@ from typing import Literal
 
 import submitit
 import tyro
-from experiments import EXPERIMENTS, TASKS
+from experiments import EXPERIMENTS, TASKS, home
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,11 +154,10 @@ def plan(args):
     for seed in args.seeds or experiment.seeds:
         for task in args.tasks or experiment.tasks:
             for variant in args.variants or experiment.variants:
-                if variant == experiment.reference_of(task):
-                    continue
                 script, *flags = f"{TASKS[task]} {experiment.flags} {experiment.variants[variant]}".split()
                 command = [sys.executable, str(ROOT / script), *flags, *shlex.split(args.flags), "--seed", str(seed)]
-                name = f"{args.experiment}/{task}/{variant}/seed_{seed}"
+                home_experiment, home_variant = home(args.experiment, task, variant)
+                name = f"{home_experiment}/{task}/{home_variant}/seed_{seed}"
                 result = output / "results" / f"{name}.json"
                 runs.append(Run(name, command, output / "runs" / name, result, experiment.keep_states))
     return runs

@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
 import ceiling  # noqa: E402
 import plots  # noqa: E402
 import report  # noqa: E402
-from experiments import EXPERIMENTS, TASKS  # noqa: E402
+from experiments import EXPERIMENTS, TASKS, home  # noqa: E402
 from rliable import metrics  # noqa: E402
 
 SMALL = ("--total-timesteps 480 --learning-starts 40 --eval-frequency 240 --eval-episodes 2 --final-eval-episodes 4 "
@@ -35,28 +35,20 @@ HAS_SLURM = shutil.which("sbatch") and subprocess.run(["sinfo"], capture_output=
 # -------------------------------------------------------------------------------------------------------- experiments
 
 
+def args_of(name, task, variant):
+    script, *flags = f"{TASKS[task]} {EXPERIMENTS[name].flags} {EXPERIMENTS[name].variants[variant]}".split()
+    module = importlib.import_module(script.removesuffix(".py"))
+    args = tyro.cli(module.Args, args=flags)
+    module.check(args)
+    return args
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_scripts_accept_the_flags_of_an_experiment(name):
-    experiment = EXPERIMENTS[name]
-    for task in experiment.tasks:
-        for flags in experiment.variants.values():
-            script, *flags = f"{TASKS[task]} {experiment.flags} {flags}".split()
-            module = importlib.import_module(script.removesuffix(".py"))
-            module.check(tyro.cli(module.Args, args=flags))
-
-
-@pytest.mark.parametrize("name", [name for name, experiment in EXPERIMENTS.items() if experiment.reference])
-def test_the_reference_of_an_experiment_is_the_defaults(name):
+def test_the_scripts_accept_the_flags_of_an_experiment_and_variants_that_share_runs_have_the_same(name):
     for task in EXPERIMENTS[name].tasks:
-        script, *flags = TASKS[task].split()
-        args = tyro.cli(importlib.import_module(script.removesuffix(".py")).Args, args=flags)
-        expected = {
-            "smoothing": f"{args.smoothing}_{args.smoothing_start}",
-            "flexibility": f"{args.discriminator}_{args.flexibility}",
-            "components": "flexplore",
-            "horizon": f"H_{args.horizon}",
-        }
-        assert EXPERIMENTS[name].reference_of(task) == expected[name]
+        for variant in EXPERIMENTS[name].variants:
+            home_name, home_variant = home(name, task, variant)
+            assert args_of(name, task, variant) == args_of(home_name, task, home_variant)
 
 
 # --------------------------------------------------------------------------------------------------------------- runs
