@@ -110,6 +110,7 @@ class Run:
             try:
                 status = self.process.wait()
             except BaseException:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `stop` sends more of them
                 self.process.terminate()  # it writes a checkpoint
                 self.process.wait()
                 raise
