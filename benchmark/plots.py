@@ -182,7 +182,7 @@ def exploration(results):
             ax.plot(*p[~good].T, ".", color=COLOURS["flexplore"], markersize=2.5, alpha=0.35)
             ax.plot(*p[good].T, ".", color=COLOURS["dlpa_like"], markersize=3, label="rewards in the top tenth")
             if task in PLANE:
-                circle = plt.Circle((0, 0), 0.2, fill=False, color=DARK, linewidth=1.2, label="where a catch succeeds")
+                circle = plt.Circle((0, 0), 0.2, fill=False, color=DARK, linewidth=1.2, label="target in reach")
                 ax.add_patch(circle)
             ax.set(xticks=[], yticks=[])
             ax.set_title(f"{TASKS[task].title}, {name}")

@@ -3,8 +3,9 @@
     python benchmark/run.py table --tasks platform --seeds 1 2 3 4 5
     python benchmark/run.py table --cluster slurm --partition cpu
 
-Results: benchmark/results/<experiment>/<task>/<variant>/seed_<n>.json; what is there is not run again. A run that was
-cut off goes on from its checkpoint in benchmark/runs/, so a stopped experiment is taken up by the same command.
+Results: benchmark/results/<experiment>/<task>/<variant>/seed_<n>.json; what is there is not run again, and
+runs with the same flags are stored once (experiments.home). A run that was cut off goes on from its checkpoint in
+benchmark/runs/, so a stopped experiment is taken up by the same command.
 """
 
 import fcntl
