@@ -19,13 +19,22 @@ class Experiment:
     seeds: tuple[int, ...] = (1, 2, 3)
     flags: str = ""
     """of all variants"""
+    steps: dict[str, int] = field(default_factory=dict)
+    """environment steps of a task, where they are not the script's default"""
     shared: dict[str, str] = field(default_factory=dict)
     """<variant> or <task>/<variant>: the <experiment>/<variant> that has the same flags, and whose runs it uses"""
     keep_states: bool = False
     """whether the states and rewards of training are stored, in seed_<n>.npz"""
 
+    def command(self, task, variant):
+        """-> the script's name and its flags, but for --seed."""
+        steps = f"--total-timesteps {self.steps[task]}" if task in self.steps else ""
+        return f"{TASKS[task]} {steps} {self.flags} {self.variants[variant]}".split()
+
 
 HORIZONS = 1, 2, 3, 5, 8, 12
+HORIZON_STEPS = {"platform": 1500, "goal": 10000, "catch_point": 2000,
+                 "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
 EXPERIMENTS = {
     # the results: default runs, and the ablation without what FLEXplore adds
@@ -61,12 +70,12 @@ EXPERIMENTS = {
         flags="--total-timesteps 2000 --smoothing never --no-anneal-lr --final-eval-episodes 200",
         keep_states=True,
     ),
-    # how far to plan
+    # how far to plan: shorter runs, half to two thirds of the steps
     "horizon": Experiment(
         {f"H_{H}": f"--horizon {H}" for H in HORIZONS},
-        tasks=("platform", "goal", "catch_point", "hard_move_4", "hard_move_6", "hard_move_8"),
-        shared={"goal/H_3": "table/flexplore"}
-        | {f"{task}/H_8": "table/flexplore" for task in TASKS if task not in ("goal", "hard_goal")},
+        tasks=tuple(HORIZON_STEPS),
+        flags="--final-eval-episodes 400",
+        steps=HORIZON_STEPS,
     ),
 }  # fmt: skip
 

@@ -156,7 +156,7 @@ def plan(args):
     for seed in args.seeds or experiment.seeds:
         for task in args.tasks or experiment.tasks:
             for variant in args.variants or experiment.variants:
-                script, *flags = f"{TASKS[task]} {experiment.flags} {experiment.variants[variant]}".split()
+                script, *flags = experiment.command(task, variant)
                 command = [sys.executable, str(ROOT / script), *flags, *shlex.split(args.flags), "--seed", str(seed)]
                 home_experiment, home_variant = home(args.experiment, task, variant)
                 name = f"{home_experiment}/{task}/{home_variant}/seed_{seed}"

@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
 import ceiling  # noqa: E402
 import plots  # noqa: E402
 import report  # noqa: E402
-from experiments import EXPERIMENTS, TASKS, home  # noqa: E402
+from experiments import EXPERIMENTS, home  # noqa: E402
 from rliable import metrics  # noqa: E402
 
 SMALL = ("--total-timesteps 480 --learning-starts 40 --eval-frequency 240 --eval-episodes 2 --final-eval-episodes 4 "
@@ -36,7 +36,7 @@ HAS_SLURM = shutil.which("sbatch") and subprocess.run(["sinfo"], capture_output=
 
 
 def args_of(name, task, variant):
-    script, *flags = f"{TASKS[task]} {EXPERIMENTS[name].flags} {EXPERIMENTS[name].variants[variant]}".split()
+    script, *flags = EXPERIMENTS[name].command(task, variant)
     module = importlib.import_module(script.removesuffix(".py"))
     args = tyro.cli(module.Args, args=flags)
     module.check(args)
