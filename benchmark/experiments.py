@@ -22,7 +22,7 @@ class Experiment:
     steps: dict[str, int] = field(default_factory=dict)
     """environment steps of a task, where they are not the script's default"""
     shared: dict[str, str] = field(default_factory=dict)
-    """<variant> or <task>/<variant>: the <experiment>/<variant> that has the same flags, and whose runs it uses"""
+    """<variant>: the <experiment>/<variant> that has the same flags, and whose runs it uses"""
     keep_states: bool = False
     """whether the states and rewards of training are stored, in seed_<n>.npz"""
 
@@ -80,7 +80,6 @@ EXPERIMENTS = {
 }  # fmt: skip
 
 
-def home(experiment, task, variant):
+def home(experiment, variant):
     """-> experiment and variant under which the runs are stored: what has the same flags is run once."""
-    shared = EXPERIMENTS[experiment].shared
-    return (shared.get(variant) or shared.get(f"{task}/{variant}") or f"{experiment}/{variant}").split("/")
+    return EXPERIMENTS[experiment].shared.get(variant, f"{experiment}/{variant}").split("/")

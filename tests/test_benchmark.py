@@ -45,10 +45,10 @@ def args_of(name, task, variant):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_scripts_accept_the_flags_of_an_experiment_and_variants_that_share_runs_have_the_same(name):
-    assert {key.split("/")[-1] for key in EXPERIMENTS[name].shared} <= set(EXPERIMENTS[name].variants)
+    assert set(EXPERIMENTS[name].shared) <= set(EXPERIMENTS[name].variants)
     for task in EXPERIMENTS[name].tasks:
         for variant in EXPERIMENTS[name].variants:
-            home_name, home_variant = home(name, task, variant)
+            home_name, home_variant = home(name, variant)
             assert args_of(name, task, variant) == args_of(home_name, task, home_variant)
 
 
