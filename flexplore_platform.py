@@ -86,9 +86,9 @@ class Args:
     random_fraction: float = 0.2
     """share of later steps that are random too, in the way of the next two flags; 0 is the paper"""
     survival_fraction: float = 0.5
-    """share of these drawn from 64 random actions by C_omega's chance that the episode goes on; 0 is the paper"""
+    """share of the random steps drawn from 64 candidates by C_omega's chance of going on; 0 is the paper"""
     policy_parameters: float = 0.0
-    """share of these random steps that draw z from p_theta; the others draw it uniformly"""
+    """share of the random steps, whichever way k is drawn, whose z is p_theta's and not uniform; 0 is the paper"""
     parameter_noise: float = 0.3
     """standard deviation of the noise on the parameters of planned actions, in training only; 0 is the paper"""
     # Model
@@ -145,7 +145,7 @@ class Args:
     num_iterations: int = 3
     """iterations per plan"""
     mppi_factor: float = 0.5
-    """elites weigh exp(factor * (value - best value)), values in units of the return"""
+    """elites weigh exp(factor * (value - best value)): the smaller a task's returns, the more equally"""
     uniform_mix: float = 0.3
     """share of the uniform distribution mixed into the previous plan's discrete actions"""
     proposal_fraction: float = 0.05
@@ -359,7 +359,7 @@ def make_env(args, render_mode=None):
 # From here on the scripts are the same text. Every step of train():
 #
 #   mppi: imagine N sequences of H actions drawn from the last plan, and more from pi_beta and p_theta (imagined_return:
-#       r = R_psi + eta r_aux along T_phi), refit the plan to the n best, repeat, take one of their first actions
+#       r = R_psi + eta r_aux along T_phi), refit the plan to the n best, repeat, act as its elites begin
 #   update_model: T_phi down (1 - lambda) |s^ - s|^2 + lambda L_ex, f_W up L_ex; R_psi and C_omega; after T also L_smt
 #   update_policy: pi_beta and p_theta up the imagined return
 #
@@ -393,7 +393,7 @@ class HybridMLP(nn.Module):
 
     def features(self, s, k, z):
         h = self.first_of_k(k) if k.dtype == torch.long else k @ self.first_of_k.weight
-        h = self.activation(h.addmm_(torch.cat([s, z], dim=1), self.first.weight.T))  # of W_k + W [s, z], in place
+        h = self.activation(h.addmm_(torch.cat([s, z], dim=1), self.first.weight.T))  # h = W_k + W [s, z], in place
         return self.activation(self.second(h))
 
     def forward(self, s, k, z):
@@ -532,8 +532,8 @@ def random_action(agent, s, survival, policy, candidates=64):
 def mi_reward(agent, s, k, z, h, clip=3.0):
     """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
 
-    h: T_phi's features. [choice] Both per dimension and clipped, as densities are unbounded; log p_theta is 0 where k
-    has no parameters.
+    h: T_phi's features. [choice] Both per dimension and clipped, as densities are unbounded: log T_phi in units of
+    scale, log p_theta before z is clamped to [-1, 1], and 0 where k has no parameters.
     """
     log_T = (-agent.dynamics.log_std(h) - 0.5 * math.log(2 * math.pi)).mean(dim=1)
     mean, log_std = agent.parameter_distribution(s, k)
@@ -578,13 +578,13 @@ def imagine(agent, s, k, z, E, prune, last):
 
 
 def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
-    """sum_i gamma^i (prod_{j<i} c_j) (r_i + eta c_i (r_aux,i - mean)) over L imagined steps (eta r_aux: section V).
+    """reward_scale sum_{i<L} gamma^i (prod_{j<i} c_j) (r_i + eta c_i (r_aux,i - mean)), imagined (r_aux: section V).
 
     Arguments as for imagine.
     -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; if pruned, L R / E:
     all rows after each step but the last, of value -inf where they did not end there, then the rows at the end.
-    [choice] eta is in units of the typical reward. The running mean is taken off: r_aux would be a constant bonus for
-    staying alive.
+    [choice] eta is in units of the typical reward. The mean, a running one over update_policy's steps, is taken off:
+    r_aux would be a constant bonus for staying alive.
     """
     L, R, last = len(k), len(s), with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
     states, ks, zs, next_states, features, ended, rows = imagine(agent, s, k, z, E, prune, last)
@@ -614,7 +614,7 @@ Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 
 
 class Replay:
-    """Transitions in order of play. Every 20th episode is held out of learning, for consistency_error."""
+    """Transitions in order of play. Every 20th episode, from the 11th on, is held out for consistency_error."""
 
     def __init__(self, capacity, d, m, horizon, device):
         size = capacity + horizon  # a segment may reach past the last transition, where w_i is 0
@@ -631,9 +631,10 @@ class Replay:
         (self.held_out if episode % 20 == 10 else self.train).append(i)
 
     def scales(self):
-        """-> RMS of the one-step change of each state dimension (d,), without terminating steps, and of the reward.
+        """-> change_rms (d,), reward_rms (), reward_range (2, 2).
 
-        And the range of rewards, which contains 0, of steps that go on and of steps that end: (2, 2).
+        RMS of the one-step change of each state dimension, without terminating steps, and of the reward; least and
+        greatest reward, or 0, of the steps that go on and of those that end.
         """
         on, r = self.terminated[: self.size] == 0, self.r[: self.size]
         change = self.s_next[: self.size] - self.s[: self.size]
@@ -663,6 +664,7 @@ def wasserstein_loss(f_real, f_predicted, weight):
 def dynamics_loss(agent, tau, weight, args):
     """(1 - lambda) sum_i gamma^i w_i |s^_{i+1} - s_{i+1}|^2 + lambda L_ex (section III-B), distances in units of scale.
 
+    Plus, if eta > 0, the negative log-likelihood of sigma_phi, on its own features' output only.
     weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d).
     [choice] The state after a terminating step is never planned from, so it is not learned.
     """
@@ -723,13 +725,13 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
     if smooth or diagnose:
         epsilon, change = args.smoothing_epsilon * agent.dynamics.scale, (states[1] - states[0]).detach()
 
-        def reward(s):  # s' moves with s: T_phi gets no gradients
+        def reward(s):  # s' = s + the change that T_phi predicts at s_0, held fixed: no gradient reaches T_phi
             return agent.reward_and_continuation(s, tau.k[0], tau.z[0], s + change)[0]
 
         losses["losses/smoothing"], losses["model/reward_lipschitz"] = smoothing_loss(reward, tau.s[0], epsilon)
         loss = loss + losses["losses/smoothing"] if smooth else loss
     optimizers["model"].zero_grad(), optimizers["discriminator"].zero_grad()
-    loss.backward()  # one pass for both players: f_W's optimizer ascends the L_ex that T_phi's descends
+    loss.backward()  # one pass for both players: f_W's optimizer ascends the lambda L_ex that T_phi's descends
     optimizers["model"].step(), optimizers["discriminator"].step()
     return losses
 
@@ -767,7 +769,7 @@ Plan = namedtuple("Plan", "probs mean std")
 
 
 def initial_plan(H, E, agent):  # uniform over k, N(0, 1) over z
-    zeros = agent.parameter_mask.expand(H, E, -1, -1) * 0
+    zeros = torch.zeros(H, E, *agent.parameter_mask.shape, device=agent.parameter_mask.device)
     return Plan(torch.full_like(zeros[..., 0], 1 / zeros.shape[2]), zeros, zeros + 1)
 
 
@@ -775,7 +777,7 @@ def shift(plan, uniform_mix):
     """Start of the next plan: one step on, discrete actions mixed with uniform ones, wide Gaussians again [choice]."""
     uniform = torch.full_like(plan.probs, 1 / plan.probs.shape[2])
     probs = torch.lerp(torch.cat([plan.probs[1:], uniform[:1]]), uniform, uniform_mix)
-    return Plan(probs, torch.cat([plan.mean[1:], plan.mean[:1] * 0]), torch.ones_like(plan.std))
+    return Plan(probs, torch.cat([plan.mean[1:], torch.zeros_like(plan.mean[:1])]), torch.ones_like(plan.std))
 
 
 def of_action(x, k):  # entries of x (H, E, K, m) for the actions k (H, E, N): (H, E, N, m)
@@ -797,7 +799,7 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
 
     The Gaussian of k is fitted to those elites that chose k; without one it stays as it is, with one it keeps its std.
     """
-    weight, index = weight.clamp(min=1e-30).expand(k.shape), k.unsqueeze(3).expand(z.shape)
+    weight, index = weight.clamp(min=1e-30).expand(k.shape), k.unsqueeze(3).expand(z.shape)  # no 0 / 0 in share
     count = torch.zeros_like(plan.probs).scatter_add_(2, k, torch.ones_like(weight)).unsqueeze(3)
     probs = torch.zeros_like(plan.probs).scatter_add_(2, k, weight)
     share = (weight / probs.gather(2, k)).unsqueeze(3)  # of an elite among those that chose its k
@@ -851,7 +853,7 @@ def mppi(agent, s, plan, args, explore):
         plan = refit(plan, best_k, best_z, weight)
     if explore:
         episodes = torch.arange(E, device=s.device)
-        elite = torch.multinomial(weight.nan_to_num(1.0), 1).squeeze(1)  # train() stops on the NaN
+        elite = torch.multinomial(weight.nan_to_num(1.0), 1).squeeze(1)  # a NaN would raise here; train() names it
         k, z = best_k[0, episodes, elite], best_z[0, episodes, elite]
     else:
         k, z = densest_action(best_k[0], best_z[0], weight)
@@ -883,11 +885,10 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
                 k, z, plan, _ = mppi(agent, torch.as_tensor(s, device=plan.mean.device), plan, args, explore=False)
                 steps = [envs[e - first].step(a) for e, a in zip(episodes, zip(k.tolist(), z.cpu().numpy()))]
                 step += 1
+                within = step <= np.array(step_limits)
                 for e, (_, r, _, _, info) in zip(episodes, steps):
-                    for i, limit in enumerate(step_limits):
-                        if step <= limit:
-                            results[i, 0, e] += r
-                            results[i, 1, e] = info["is_success"]
+                    results[within, 0, e] += r
+                    results[within, 1, e] = info["is_success"]
                 going_on = [i for i, (_, _, terminated, truncated, _) in enumerate(steps) if not terminated | truncated]
                 s, episodes = np.array([steps[i][0] for i in going_on]), [episodes[i] for i in going_on]
                 plan = shift(Plan(*(x[:, going_on] for x in plan)), args.uniform_mix)
@@ -902,6 +903,10 @@ def refuse(message):
     """End the program with status 2 and one sentence."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def flag(name):
+    return f"--{name.replace('_', '-')}"
 
 
 def check(args):
@@ -927,7 +932,7 @@ def check(args):
     for allowed, holds, names in ranges:
         for name in names.split():
             if not holds(value := getattr(args, name)):
-                refuse(f"--{name.replace('_', '-')} must be {allowed}, not {value}")
+                refuse(f"{flag(name)} must be {allowed}" + f", not {value}" * (value is not True))
 
 
 def provenance(args):
@@ -949,15 +954,17 @@ def write(path, content):
     os.replace(path.with_suffix(".tmp"), path)
 
 
-def read(flag, path, parts="", device="cpu"):
+def read(option, path, parts="", device="cpu"):
     """The dict with `parts` that `write` wrote to a .pt file: tensors and plain values; no code is run."""
     try:
         with zipfile.ZipFile(path) as archive:
-            assert archive.testzip() is None  # checksums
+            if archive.testzip() is not None:  # checksums
+                raise ValueError
         content = torch.load(path, map_location=device, weights_only=True)
-        assert content["script"] == Path(__file__).stem and set(parts.split()) <= set(content)
+        if content["script"] != Path(__file__).stem or not set(parts.split()) <= set(content):
+            raise ValueError
     except Exception as error:
-        refuse(f"{flag}: {path} is not a whole checkpoint or model of {Path(__file__).name} ({type(error).__name__})")
+        refuse(f"{option}: {path} is not a whole checkpoint or model of {Path(__file__).name} ({type(error).__name__})")
     return content
 
 
@@ -1013,10 +1020,9 @@ def train(args):
         parts = "flags step episode seconds learning num_plans replay result random cuda_random env_random"
         checkpoint = read("--resume", path, parts, device)
         free = "track capture_video save_model checkpoint_frequency".split()  # change no number
-        names = [name for name in flags if name not in free and checkpoint["flags"].get(name) != flags[name]]
-        other = [f"--{name.replace('_', '-')}" for name in names]
+        other = [name for name in flags if name not in free and checkpoint["flags"].get(name) != flags[name]]
         if other:
-            refuse(f"--resume: {run_dir} was started with another {', '.join(other)}")
+            refuse(f"--resume: {run_dir} was started with another {', '.join(map(flag, other))}")
         first_step = checkpoint["step"] + 1
     configure_torch(args.torch_deterministic)
     torch.manual_seed(args.seed)
@@ -1046,19 +1052,19 @@ def train(args):
     replay = Replay(args.total_timesteps, d, m, args.horizon, device)
     result = {"env_id": args.env_id, "seed": args.seed, "args": flags, "total_timesteps": args.total_timesteps}
     result |= provenance(args) | {"curve": []}
-    seconds, num_plans = {"total": 0.0, "plan": 0.0, "update": 0.0, "evaluation": 0.0}, 0
+    seconds, num_plans, episode = {"total": 0.0, "plan": 0.0, "update": 0.0, "evaluation": 0.0}, 0, 0
     env.reset(seed=args.seed)
     if checkpoint:
         for name, part in learning.items():
             part.load_state_dict(checkpoint["learning"][name])
         vars(replay).update(checkpoint["replay"])
-        result, seconds, num_plans = json.loads(checkpoint["result"]), checkpoint["seconds"], checkpoint["num_plans"]
+        result, seconds = json.loads(checkpoint["result"]), checkpoint["seconds"]
+        num_plans, episode = checkpoint["num_plans"], checkpoint["episode"]
         env.unwrapped.np_random.bit_generator.state = checkpoint["env_random"]
         torch.set_rng_state(checkpoint["random"].cpu())
         if args.cuda:
             torch.cuda.set_rng_state(checkpoint["cuda_random"].cpu())
-    episode, start_time = checkpoint["episode"] if checkpoint else 0, time.perf_counter() - seconds["total"]
-    checkpoint_due = False
+    start_time, checkpoint_due = time.perf_counter() - seconds["total"], False
     terminated, truncated = True, False  # so that the first step begins an episode
 
     def log(scalars):
@@ -1081,6 +1087,7 @@ def train(args):
             print(f"interrupted after step {step}; go on with the same flags and --resume {run_dir}")
             sys.exit(128 + interrupted[0])
 
+    T = args.smoothing_start * args.total_timesteps  # section IV
     steps = range(first_step, args.total_timesteps + 1)
     progress = tqdm(steps, desc=run_dir.name, unit="step", initial=first_step - 1, total=args.total_timesteps)
     for global_step in progress:
@@ -1108,7 +1115,7 @@ def train(args):
             if log_now:
                 entropy = torch.distributions.Categorical(plan.probs[0]).entropy()
                 log({"planner/elite_value": elite_value, "planner/elite_entropy": entropy})
-        plan = shift(plan, args.uniform_mix)  # after a random step as well: what it planned for later may still do
+        plan = shift(plan, args.uniform_mix)  # after a random step as well: what it planned for later may still be good
         k, z = k.item(), z[0].cpu()
         s_next, r, terminated, truncated, _ = env.step((k, z.numpy()))
         stop_unless_finite(global_step, run_dir, {"the observation": s_next, "the reward": r})
@@ -1129,7 +1136,6 @@ def train(args):
         # Learn
         if global_step > args.learning_starts and replay.train:
             started = time.perf_counter()
-            T = args.smoothing_start * args.total_timesteps  # section IV
             smooth = args.smoothing == "always" or args.smoothing == "after" and global_step > T
             if args.anneal_lr:
                 lr = args.learning_rate * min(1, 2 - 2 * global_step / args.total_timesteps)
@@ -1138,7 +1144,7 @@ def train(args):
             for _ in range(args.updates_per_step):
                 tau = replay.sample(args.batch_size, min(args.model_horizon, args.horizon))
                 losses = learn_model(agent, optimizers, tau, args, smooth=smooth, diagnose=log_now)
-                losses = {name: loss.item() for name, loss in losses.items()}
+            losses = {name: loss.item() for name, loss in losses.items()}
             if uses_policy and global_step % args.policy_frequency == 0:
                 policy_losses = learn_policy(agent, optimizers["policy"], tau.s[0], args)
                 losses |= {name: loss.item() for name, loss in policy_losses.items()}
@@ -1146,7 +1152,7 @@ def train(args):
             seconds["update"] += time.perf_counter() - started
             stop_unless_finite(global_step, run_dir, losses)
             if log_now:
-                log(losses)
+                log(losses | {"charts/learning_rate": optimizers["model"].param_groups[0]["lr"]})
 
         # Evaluate
         if global_step % args.eval_frequency == 0 or global_step == args.total_timesteps:
@@ -1155,11 +1161,12 @@ def train(args):
             returns, successes = evaluate(average.module, args, seeds, video_folder=args.capture_video and videos)[0]
             errors = consistency_error(average.module, args, replay)
             known = [error for error in errors if error is not None]
+            mean_error = np.mean(known) if known else None
             seconds["evaluation"] += time.perf_counter() - started
             wall_seconds = time.perf_counter() - start_time
             result["curve"].append({
                 "step": global_step, "return_mean": returns.mean(), "return_std": returns.std(),
-                "success_rate": successes.mean(), "consistency_error": np.mean(known) if known else None,
+                "success_rate": successes.mean(), "consistency_error": mean_error,
                 "consistency_error_by_depth": errors, "wall_seconds": wall_seconds,
             })  # fmt: skip
             result |= {"wall_seconds": wall_seconds, "evaluation_seconds": seconds["evaluation"],
@@ -1169,7 +1176,7 @@ def train(args):
             write(run_dir / "result.json", result)
             log({"eval/return": returns.mean(), "eval/success_rate": successes.mean(), "charts/SPS": result["sps"]})
             log({f"model/consistency_error/depth_{i}": error for i, error in enumerate(known, start=1)})
-            log({"model/consistency_error": np.mean(known)} if known else {})
+            log({"model/consistency_error": mean_error} if known else {})
             progress.write(f"step {global_step}: return {returns.mean():.3f} ± {returns.std():.3f}, success "
                            f"{successes.mean():.1%} ({args.eval_episodes} greedy episodes)")  # fmt: skip
         checkpoint_due |= args.checkpoint_frequency > 0 and global_step % args.checkpoint_frequency == 0
@@ -1192,7 +1199,7 @@ def evaluate_model(path, given):
     """The final evaluation of a saved model with its own flags, to evaluation.json beside it."""
     for name, value in vars(Args()).items():
         if getattr(given, name) != value and name not in ("evaluate", "cuda"):
-            refuse(f"--{name.replace('_', '-')} must be left out with --evaluate: the saved model has its own flags")
+            refuse(f"{flag(name)} must be left out with --evaluate: the saved model has its own flags")
     saved = read("--evaluate", path, "flags agent wall_seconds")
     if set(saved["flags"]) != set(vars(Args())) - {"resume", "evaluate"}:
         refuse(f"--evaluate: {path} is of another version of {Path(__file__).name}, with other flags")

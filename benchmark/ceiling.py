@@ -73,12 +73,8 @@ if __name__ == "__main__":
     script.check(args)
     args.proposal_fraction = 0.0  # there are no trained policies to propose anything
     script.configure_torch()
-    ceiling = {"args": vars(args)}
-    seeds, step_limits = script.FINAL_SEEDS[: args.final_eval_episodes], tuple(script.FINAL_STEP_LIMITS.values())
-    results = script.evaluate(true(args), args, seeds, step_limits, progress=True)
-    for name, (returns, successes) in zip(script.FINAL_STEP_LIMITS, results):
-        ceiling[name] = {"return_mean": returns.mean(), "return_std": returns.std(), "success_rate": successes.mean()}
-        print(f"{task}, {name}: return {returns.mean():.3f}, success {successes.mean():.1%}, {len(seeds)} episodes")
+    result = {"args": vars(args), "wall_seconds": 0} | script.provenance(args)  # no training
+    ceiling = script.final_evaluation(true(args), args, result)
     path = ROOT / "benchmark" / "results" / "ceiling" / f"{task}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(ceiling, indent=1))

@@ -150,8 +150,9 @@ class Run:
 def plan(args):
     """The runs that `args` names."""
     experiment, runs = EXPERIMENTS[args.experiment], []
-    if unknown := set(args.variants) - set(experiment.variants):
-        sys.exit(f"error: {args.experiment} has no variant {', '.join(unknown)}, only {', '.join(experiment.variants)}")
+    for what, asked, there in (("variant", args.variants, experiment.variants), ("task", args.tasks, experiment.tasks)):
+        if unknown := set(asked) - set(there):
+            sys.exit(f"error: {args.experiment} has no {what} {', '.join(unknown)}, only {', '.join(there)}")
     output = args.output.resolve()
     for seed in args.seeds or experiment.seeds:
         for task in args.tasks or experiment.tasks:

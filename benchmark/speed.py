@@ -62,8 +62,9 @@ class Subject:
         d, self.sizes = self.env.observation_space.shape[0], self.env.unwrapped.parameter_sizes
         m, agent = max(self.sizes), script.Agent(d, self.sizes, args)
         average = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(args.weight_averaging))
-        adam = partial(torch.optim.Adam, lr=args.learning_rate, fused=True)
-        optimizers = {"model": adam([*agent.dynamics.parameters(), *agent.outcome.parameters()]),
+        adam = partial(torch.optim.AdamW, lr=torch.tensor(args.learning_rate), fused=True, weight_decay=0)
+        model = [*agent.dynamics.parameters(), *agent.outcome.parameters()]
+        optimizers = {"model": adam(model, weight_decay=args.weight_decay),
                       "discriminator": adam(agent.discriminator.parameters(), maximize=True)}  # fmt: skip
         policy_optimizer = adam([*agent.discrete_policy.parameters(), *agent.parameter_policy.parameters()])
         k = torch.randint(len(self.sizes), (PLAY,))
@@ -72,12 +73,13 @@ class Subject:
         replay, episode = script.Replay(args.total_timesteps, d, m, args.horizon, "cpu"), 0
         for _ in range(PLAY):
             s, (k, z), r, terminated, truncated = self.random_step()
-            if not truncated:
-                replay.add(s, k, torch.as_tensor(z), r, terminated, self.s, episode)
+            if args.clock or not truncated:
+                replay.add(s, k, torch.as_tensor(z), r, self.over, self.s, episode)
             episode += self.over
         change, reward, reward_range = replay.scales()
         agent.dynamics.scale.copy_(change), agent.reward_scale.copy_(reward)
-        agent.reward_range.copy_(reward_range / reward)
+        if args.clip_reward:
+            agent.reward_range.copy_(reward_range / reward)
         tau = replay.sample(args.batch_size, args.model_horizon)
         N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps  # as in evaluate()
         self.side_by_side = max(1, 4096 // N)
