@@ -297,6 +297,21 @@ def provenance(results, experiment):
     return f"Machines (runs): {count[0]}. PyTorch {', '.join(torch)}. Commits (runs): {count[1]}."
 
 
+def ceiling(results):
+    """What ceiling.py reached, and how much of what an agent misses is search, how much model or exploration."""
+    rows = []
+    for task, t in TASKS.items():
+        path = results.root / "ceiling" / f"{task}.json"
+        if path.exists():
+            reached = json.loads(path.read_text())["final"]["return_mean"]
+            success = json.loads(path.read_text())["final"]["success_rate"]
+            agents = [final(results.runs("table", task, variant))[0].mean() for variant in NAMES]
+            rows.append([t.title, between(*t.limit), f"{reached:.2f}, {success:.1%}", f"{t.limit[1] - reached:.2f}",
+                         *(f"{reached - agent:.2f}" for agent in agents)])  # fmt: skip
+    header = ["task", "limit", "ceiling", "search", *(f"model or exploration, {name}" for name in NAMES.values())]
+    return markdown(header, rows)
+
+
 def speed(results):
     """What benchmark/speed.py wrote to speed.json."""
     result = json.loads((results.root / "speed.json").read_text())
@@ -418,8 +433,8 @@ def section(results, name):
     """What the README says between the markers of `name`."""
     if name == "defaults":
         return defaults_table()
-    if name == "speed":
-        return speed(results)
+    if name in ("speed", "ceiling"):
+        return {"speed": speed, "ceiling": ceiling}[name](results)
     if name == "table":
         pictures = "\n".join(f"![Learning curves](benchmark/figures/{x}_table.png)" for x in ("curves", "minutes"))
         return table(results) + (f"\n\n{pictures}" if results.tasks(name) else "")
@@ -431,7 +446,7 @@ def section(results, name):
 
 def regenerate(text, results):
     """The README with new sections between its markers."""
-    for name in ["table", "defaults", "speed", *ABLATIONS]:
+    for name in ["table", "defaults", "ceiling", "speed", *ABLATIONS]:
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         if begin in text:
             before, rest = text.split(begin)
