@@ -71,9 +71,9 @@ if __name__ == "__main__":
     if isinstance(args, catch_point.Args):
         script, task, true = catch_point, "catch_point", TrueCatchPoint
     script.check(args)
-    args.proposal_fraction = 0.0  # there are no trained policies to propose anything
+    args.proposal_fraction, args.total_timesteps = 0.0, 0  # nothing is trained, nor are policies that could propose
     script.configure_torch()
-    result = {"args": vars(args), "wall_seconds": 0} | script.provenance(args)  # no training
+    result = {"args": vars(args), "wall_seconds": 0} | script.provenance(args)
     ceiling = script.final_evaluation(true(args), args, result)
     path = ROOT / "benchmark" / "results" / "ceiling" / f"{task}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

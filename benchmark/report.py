@@ -303,8 +303,8 @@ def ceiling(results):
     for task, t in TASKS.items():
         path = results.root / "ceiling" / f"{task}.json"
         if path.exists():
-            reached = json.loads(path.read_text())["final"]["return_mean"]
-            success = json.loads(path.read_text())["final"]["success_rate"]
+            result = json.loads(path.read_text())["final"]
+            reached, success = result["return_mean"], result["success_rate"]
             agents = [final(results.runs("table", task, variant))[0].mean() for variant in NAMES]
             rows.append([t.title, between(*t.limit), f"{reached:.2f}, {success:.1%}", f"{t.limit[1] - reached:.2f}",
                          *(f"{reached - agent:.2f}" for agent in agents)])  # fmt: skip
@@ -433,8 +433,10 @@ def section(results, name):
     """What the README says between the markers of `name`."""
     if name == "defaults":
         return defaults_table()
-    if name in ("speed", "ceiling"):
-        return {"speed": speed, "ceiling": ceiling}[name](results)
+    if name == "ceiling":
+        return ceiling(results)
+    if name == "speed":
+        return speed(results)
     if name == "table":
         pictures = "\n".join(f"![Learning curves](benchmark/figures/{x}_table.png)" for x in ("curves", "minutes"))
         return table(results) + (f"\n\n{pictures}" if results.tasks(name) else "")

@@ -26,6 +26,7 @@ import plots  # noqa: E402
 import report  # noqa: E402
 from experiments import EXPERIMENTS, home  # noqa: E402
 from rliable import metrics  # noqa: E402
+from run import Args, plan  # noqa: E402
 
 SMALL = ("--total-timesteps 480 --learning-starts 40 --eval-frequency 240 --eval-episodes 2 --final-eval-episodes 4 "
          "--num-samples 32 --num-elites 4 --batch-size 16 --checkpoint-frequency 20")  # fmt: skip
@@ -50,6 +51,15 @@ def test_the_scripts_accept_the_flags_of_an_experiment_and_variants_that_share_r
         for variant in EXPERIMENTS[name].variants:
             home_name, home_variant = home(name, variant)
             assert args_of(name, task, variant) == args_of(home_name, task, home_variant)
+
+
+@pytest.mark.parametrize("flags, message", [
+    ({"tasks": ("platform", "hard_goal")}, "horizon has no task hard_goal, only platform"),
+    ({"variants": ("H_4",)}, "horizon has no variant H_4, only H_1"),
+])  # fmt: skip
+def test_run_refuses_what_an_experiment_lacks(flags, message):
+    with pytest.raises(SystemExit, match=message):
+        plan(Args("horizon", **flags))
 
 
 # --------------------------------------------------------------------------------------------------------------- runs
