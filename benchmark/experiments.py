@@ -33,7 +33,7 @@ class Experiment:
 
 
 HORIZONS = 1, 2, 3, 5, 8, 12
-HORIZON_STEPS = {"platform": 1500, "goal": 10000, "catch_point": 2000,
+HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
 EXPERIMENTS = {
@@ -70,7 +70,7 @@ EXPERIMENTS = {
         flags="--total-timesteps 2000 --smoothing never --no-anneal-lr --final-eval-episodes 200",
         keep_states=True,
     ),
-    # how far to plan: shorter runs, half to two thirds of the steps
+    # how far to plan: shorter runs, a third to two thirds of the steps
     "horizon": Experiment(
         {f"H_{H}": f"--horizon {H}" for H in HORIZONS},
         tasks=tuple(HORIZON_STEPS),

@@ -49,6 +49,8 @@ class Args:
     """times that everything is measured"""
     peer: Path | None = None
     """a checkout of DLPA's code, to be measured as well; the old packages that it requires are not needed"""
+    compile: bool = False
+    """measure what DLPA's code is compared with under the scripts' --compile as well (some minutes more)"""
 
 
 class Subject:
@@ -83,19 +85,24 @@ class Subject:
         tau = replay.sample(args.batch_size, args.model_horizon)
         N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps  # as in evaluate()
         self.side_by_side = max(1, 4096 // N)
-        update = partial(script.update_model, agent, optimizers, args=args, smooth=False, diagnose=False)
+        # as in train(), where each is compiled for one shape
+        compiled = partial(torch.compile, dynamic=False, disable=not args.compile)
+        update = partial(compiled(script.update_model), agent, optimizers, args=args, smooth=False, diagnose=False)
+        update_policy = partial(compiled(script.update_policy), agent, policy_optimizer)
         self.calls = {
             "update": lambda: update(tau=replay.sample(args.batch_size, args.model_horizon)),
-            "policy": lambda: script.update_policy(agent, policy_optimizer, tau.s[0], args),
+            "policy": lambda: update_policy(tau.s[0], args),
             "averaging": lambda: average.update_parameters(agent),
             "environment": self.random_step,
         }
         if args.mi_weight == 0 and int(args.proposal_fraction * args.num_samples) == 0:
             del self.calls["policy"]  # as in train()
         searching = replace(args, num_samples=N, horizon=H)
-        for name, E, search, explore in (("plan", 1, args, True), ("evaluation", self.side_by_side, searching, False)):
-            plan = script.initial_plan(search.horizon, E, agent)
-            self.calls[name] = partial(script.mppi, average.module, replay.s[:E], plan, search, explore)
+        plan = script.initial_plan(args.horizon, 1, agent)
+        self.calls["plan"] = partial(compiled(script.mppi), average.module, replay.s[:1], plan, args, explore=True)
+        plan = script.initial_plan(H, self.side_by_side, agent)
+        self.calls["evaluation"] = partial(
+            script.mppi, average.module, replay.s[: self.side_by_side], plan, searching, explore=False)  # fmt: skip
         learning = {"agent": agent, "average": average, "policy": policy_optimizer} | optimizers
         full = vars(replay) | {"train": list(range(args.total_timesteps))}  # its tensors always are
         self.folder = tempfile.TemporaryDirectory(dir=".")
@@ -130,7 +137,8 @@ class Subject:
         summary["checkpoint_share"] = seconds["checkpoint"] / between
         summary["checkpoint_MB"] = self.checkpoint.stat().st_size / 1e6
         for name, rate in reached.items():
-            with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop}) as counter:
+            with torch.compiler.set_stance("force_eager"), \
+                 FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop}) as counter:
                 self.calls[name]()
             achieved = (count := counter.get_total_flops()) / seconds[name]
             summary[name] = {"MFLOP": count / 1e6, "GFLOP/s": achieved / 1e9, "mm GFLOP/s": rate / 1e9}
@@ -205,12 +213,17 @@ if __name__ == "__main__":
     subjects, peers, calls = {name: Subject(name) for name in SCRIPTS}, {}, {}
     for task in PEER_FLAGS if args.peer else ():
         peers[task], calls[f"{task}, DLPA's code"] = (p, _) = build_peer(args.peer, task, subjects[task])
-        subjects[f"{task}, DLPA's work"] = Subject(
-            task, num_samples=p.mpc_popsize, num_elites=p.mpc_num_elites, num_iterations=p.cem_iter,
+        work = dict(
+            num_samples=p.mpc_popsize, num_elites=p.mpc_num_elites, num_iterations=p.cem_iter,
             horizon=p.mpc_horizon, model_horizon=p.mpc_horizon, hidden_size=p.layers, batch_size=p.batch_size,
             updates_per_step=p.num_updates, activation="relu", flexibility=0.0, mi_weight=0.0, smoothing="never",
             proposal_fraction=0.0, hold_fraction=0.0, random_fraction=0.0, outcome_networks=1,
             weight_decay=0.0)  # fmt: skip
+        subjects[f"{task}, DLPA's work"] = Subject(task, **work)
+        if args.compile:
+            torch._dynamo.config.recompile_limit = 64  # the optimizers of all subjects share code
+            subjects[f"{task}, compiled"] = Subject(task, compile=True)
+            subjects[f"{task}, DLPA's work, compiled"] = Subject(task, compile=True, **work)
     seconds = measure({name: subject.calls for name, subject in subjects.items()} | calls, args.rounds)
     result = {"rounds": args.rounds} | subjects["platform"].provenance
     result |= {name: subject.summary(seconds[name]) for name, subject in subjects.items()}
@@ -222,7 +235,7 @@ if __name__ == "__main__":
         rate = 1000 / (result[task]["ms"]["environment"] + ms["plan"] + p.num_updates * ms["update"])
         times.append([f"{task}, DLPA's code", *ms.values(), *["-"] * 6, rate])
         peer = {"ms": ms, "updates_per_step": p.num_updates, "steps_per_second": rate}
-        for ours in (task, f"{task}, DLPA's work"):
+        for ours in (x for x in subjects if x.split(",")[0] == task):
             peer[f"ratio of {ours}"] = result[ours]["steps_per_second"] / rate
             print(f"{ours}: {peer[f'ratio of {ours}']:.1f} times the steps per second of DLPA's code")
         result[f"{task}, DLPA's code"] = peer
