@@ -7,7 +7,8 @@
 FLEXplore (arXiv 2501.02774) is model-based reinforcement learning for parameterized actions: in state s choose a
 discrete action k and its continuous parameters z. It learns a "loose yet flexible" model of the environment with a
 Wasserstein loss, smooths the learned reward, pays a mutual-information bonus for exploration, and acts by planning
-through the model (MPPI). Choices the paper leaves open are marked [choice]; README.md has their measurements.
+through the model (MPPI, as DLPA does, the ICML 2024 method that it builds on). Written from a summary of the paper, not
+from its code. Choices the paper leaves open are marked [choice]; README.md has their measurements.
 
     python flexplore_platform.py --seed 1
 """
@@ -401,7 +402,10 @@ class HybridMLP(nn.Module):
 
 
 class Dynamics(HybridMLP):
-    """T_phi(s'|s,k,z): a diagonal Gaussian with mean s + scale * network and std scale * exp(log_std)."""
+    """T_phi(s'|s,k,z): a diagonal Gaussian with mean s + scale * network and std scale * exp(log_std).
+
+    Everything is rolled by the mean; only r_aux, the MI reward, uses the std.
+    """
 
     def __init__(self, d, K, m, args):
         super().__init__(d, K, m, d, args)
@@ -467,11 +471,11 @@ class Agent(nn.Module):
         return torch.stack([network(*x) for network in self.outcome])
 
     def reward_and_continuation(self, s, k, z, s_next):
-        """R = c R0 + (1 - c) R1 in units of reward_scale, and c, the probability that the episode goes on. Both (R,).
+        """r = c R0 + (1 - c) R1 in units of reward_scale, and c, the probability that the episode goes on: (R,) each.
 
         [choice] R0 is the reward of a step that goes on, R1 of a step that ends the episode: a single output would
         blur the jump of a success into its neighbourhood. With --clip-reward both are clipped to reward_range.
-        Means over M networks, trained alike from different weights: the planner would find where one overestimates.
+        Means over M networks, trained alike from different weights: where one alone overestimates, the planner goes.
         """
         out = self.outcomes(s, k, z, s_next)
         r0, r1 = out[..., :2].clamp(*self.reward_range).unbind(dim=2)
@@ -532,8 +536,10 @@ def random_action(agent, s, survival, policy, candidates=64):
 def mi_reward(agent, s, k, z, h, clip=3.0):
     """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
 
-    h: T_phi's features. [choice] Both per dimension and clipped, as densities are unbounded: log T_phi in units of
-    scale, log p_theta before z is clamped to [-1, 1], and 0 where k has no parameters.
+    Its mean bounds the mutual information I(s'; (k, z) | s) from below. At the mean s' it pays for a T_phi that is sure
+    (small sigma_phi) and for z that p_theta seldom takes. h: T_phi's features.
+    [choice] Both per dimension and clipped, as densities are unbounded: log T_phi in units of scale; log p_theta the
+    Gaussian's, though z is clamped to [-1, 1], and 0 where k has no parameters.
     """
     log_T = (-agent.dynamics.log_std(h) - 0.5 * math.log(2 * math.pi)).mean(dim=1)
     mean, log_std = agent.parameter_distribution(s, k)
@@ -581,8 +587,9 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
     """reward_scale sum_{i<L} gamma^i (prod_{j<i} c_j) (r_i + eta c_i (r_aux,i - mean)), imagined (r_aux: section V).
 
     Arguments as for imagine.
-    -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; if pruned, L R / E:
-    all rows after each step but the last, of value -inf where they did not end there, then the rows at the end.
+    -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; if pruned L R / E:
+    first, for each step but the last, all rows as they were after it, of value -inf where they had not ended there;
+    then all rows after the last step.
     [choice] eta is in units of the typical reward. The mean, a running one over update_policy's steps, is taken off:
     r_aux would be a constant bonus for staying alive.
     """
@@ -665,7 +672,8 @@ def dynamics_loss(agent, tau, weight, args):
     """(1 - lambda) sum_i gamma^i w_i |s^_{i+1} - s_{i+1}|^2 + lambda L_ex (section III-B), distances in units of scale.
 
     Plus, if eta > 0, the negative log-likelihood of sigma_phi; it trains sigma_phi alone.
-    weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d).
+    weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d). f_W's condition is the
+    real s_i, also where the prediction starts from s^_i.
     [choice] The state after a terminating step is never planned from, so it is not learned.
     """
     scale, weight = agent.dynamics.scale, weight * (1 - tau.terminated)
@@ -691,6 +699,7 @@ def outcome_losses(agent, tau, states, weight):
     """Squared error of the reward output that the step's outcome selects, and cross-entropy of the continuation.
 
     states: s^_0 ... s^_H (H + 1, B, d), without gradients into T_phi, which they would spoil [choice].
+    weight: gamma^i w_i (H, B) -> the two losses by name.
     """
     s, s_next = states[:-1].detach().flatten(0, 1), states[1:].detach().flatten(0, 1)
     out = agent.outcomes(s, tau.k.flatten(), tau.z.flatten(0, 1), s_next).view(-1, *weight.shape, 3)
@@ -717,7 +726,10 @@ def smoothing_loss(reward, s, epsilon):
 
 
 def update_model(agent, optimizers, tau, args, smooth, diagnose):
-    """One step of T_phi, R_psi, C_omega and f_W on segments tau -> losses by name."""
+    """One step of T_phi, R_psi, C_omega and f_W on segments tau -> losses by name.
+
+    smooth: L_smt is minimised as well; diagnose: it is computed in any case, for the log.
+    """
     weight = args.gamma ** torch.arange(len(tau.s), device=tau.s.device)[:, None] * tau.same_episode
     loss, losses, states = dynamics_loss(agent, tau, weight, args)
     losses |= outcome_losses(agent, tau, states, weight)

@@ -32,6 +32,7 @@ class Experiment:
         return f"{TASKS[task]} {steps} {self.flags} {self.variants[variant]}".split()
 
 
+NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
@@ -65,7 +66,8 @@ EXPERIMENTS = {
     ),
     # the first 2,000 steps of a long run, before smoothing and the fall of the learning rate begin
     "exploration": Experiment(
-        {"with_mi": "", "without_mi": "--mi-weight 0"},
+        {"with_mi": "", "without_mi": "--mi-weight 0",
+         "mi_alone": NO_RANDOM_STEPS, "neither": f"{NO_RANDOM_STEPS} --mi-weight 0"},
         tasks=("platform", "goal", "catch_point", "hard_move_4", "hard_move_8"),
         flags="--total-timesteps 2000 --smoothing never --no-anneal-lr --final-eval-episodes 200",
         keep_states=True,

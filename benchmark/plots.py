@@ -6,6 +6,7 @@ from experiments import HORIZONS
 from report import (
     ABLATIONS,
     COMPONENTS,
+    EXPLORATION,
     FLEXIBILITIES,
     NAMES,
     PLANE,
@@ -13,10 +14,11 @@ from report import (
     TASKS,
     consistency_error,
     coordinates,
-    coverage,
+    coverages,
     final,
     flexibility_variant,
     known,
+    start_shift,
 )
 from scipy.stats import bootstrap
 
@@ -70,7 +72,10 @@ def return_limits(ax, task, headroom=0.08):
 
 
 def curves(results, over):
-    """Return and success of greedy episodes against environment steps or minutes, and the final evaluation."""
+    """Return and success of greedy episodes against environment steps or minutes, and the final evaluation.
+
+    Curves are moved to the level of the final starts: their own few are easier or harder.
+    """
     tasks = results.tasks("table")
     figure, axes = grid_of(tasks, 4, 2.9, 2.05, rows_each=2)
     for task, upper, lower in zip(tasks, *axes):
@@ -85,7 +90,8 @@ def curves(results, over):
             ax.axhline(t.random[i], color=GREY, linewidth=1, linestyle=":", label="random play")
             for variant, runs in runs_of.items():
                 key, factor = (("return_mean", 1), ("success_rate", 100))[i]
-                values = np.array([[factor * point[key] for point in run["curve"]] for run in runs])
+                shift = start_shift(results, task, key)
+                values = np.array([[factor * (point[key] + shift) for point in run["curve"]] for run in runs])
                 x = [point["step"] for point in runs[0]["curve"]]
                 if over == "minutes":
                     x = np.mean([[point["wall_seconds"] / 60 for point in run["curve"]] for run in runs], axis=0)
@@ -168,11 +174,11 @@ def components(results):
 
 def exploration(results):
     tasks, variants = results.tasks("exploration"), {"with_mi": "with MI reward", "without_mi": "without"}
+    ticks = "both", "random", "MI", "neither"
     size = 8.2, 2.5 * len(tasks) + 0.4
     figure, axes = plt.subplots(len(tasks), 3, figsize=size, layout="constrained", squeeze=False)
     for task, (*pictures, right) in zip(tasks, axes):
         states = {v: results.states("exploration", task, v) for v in variants}
-        share = 100 * coverage(task, [run for runs in states.values() for run in runs])
         first = [runs[0] for runs in states.values() if runs]
         points, rewards = coordinates(task, first), [run["r"] for run in first]
         if task not in PLANE:
@@ -192,12 +198,11 @@ def exploration(results):
             ax.set(xlim=middle[0] + [-reach, reach], ylim=middle[1] + [-reach, reach])
             ax.set_box_aspect(1)
             ax.set_ylabel("target − agent" if task in PLANE else "t-SNE", fontsize=8)
-        n = len(states["with_mi"])
-        for x, values in enumerate((share[:n], share[n:])):
+        for x, values in enumerate(coverages(results, task).values()):
             if len(values):
                 show_values(right, x, values, COLOURS["flexplore"])
-        right.set(xlim=(-0.6, 1.6), title="coverage, %")
-        right.set_xticks([0, 1], ["with MI reward", "without"])
+        right.set(xlim=(-0.6, len(EXPLORATION) - 0.4), title="coverage, %")
+        right.set_xticks(range(len(EXPLORATION)), ticks)
     legend(figure, axes[[task in PLANE for task in tasks].index(True) if set(tasks) & set(PLANE) else 0, 0])
     return figure
 

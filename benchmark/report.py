@@ -1,6 +1,7 @@
 """Regenerate the README's tables and the figures from the stored results: python benchmark/report.py
 
-The table of defaults is the scripts' own; all else comes from benchmark/results.
+The table of defaults is the scripts' own; all else comes from benchmark/results. With --results, tables of other
+results are printed, and their figures drawn beside them.
 """
 
 import importlib
@@ -19,7 +20,6 @@ from rliable import library, metrics
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmark" / "results"
-FIGURES = ROOT / "benchmark" / "figures"
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ COMPONENTS = {"flexplore": "all", "no_wasserstein": "no Wasserstein loss", "no_m
 SMOOTHING = {"always": "always", "after_0.25": "T = 0.25", "after_0.5": "T = 0.5", "after_0.75": "T = 0.75",
              "never": "never"}  # fmt: skip
 FLEXIBILITIES = "0", "0.3", "0.5", "0.7", "1"
+EXPLORATION = {"with_mi": "MI reward and random steps", "without_mi": "random steps", "mi_alone": "MI reward",
+               "neither": "neither"}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------- stored results
@@ -115,6 +117,10 @@ def iqm(scores):
     return estimate(scores, metrics.aggregate_iqm)
 
 
+def mean(scores):
+    return estimate(scores, metrics.aggregate_mean)
+
+
 def improvement(x, y):
     """Probability that a run of x (seeds, tasks) is better than one of y, mean over tasks."""
 
@@ -124,10 +130,10 @@ def improvement(x, y):
     return estimate((x, y), probability)
 
 
-def start_shift(results, task):
-    """How much easier the starts of final evaluations are than those of learning curves, in return, mean over runs."""
+def start_shift(results, task, key="return_mean"):
+    """How much easier the starts of final evaluations are than those of learning curves, mean over runs."""
     shifts = [
-        run["final"]["return_mean"] - np.mean([point["return_mean"] for point in run["curve"][-3:]])
+        run["final"][key] - np.mean([point[key] for point in run["curve"][-3:]])
         for variant in NAMES for run in results.runs("table", task, variant)
     ]  # fmt: skip
     return np.mean(shifts)
@@ -175,6 +181,13 @@ def coverage(task, states, cells=40):
     low, high = (f(np.concatenate(points), axis=0) for f in (np.min, np.max))
     visited = [{*map(tuple, ((p - low) / (high - low) * cells).astype(int).clip(max=cells - 1))} for p in points]
     return np.array([len(v) for v in visited]) / len(set.union(*visited))
+
+
+def coverages(results, task):
+    """Percent of the cells that each run visited, by variant."""
+    states = {v: results.states("exploration", task, v) for v in EXPLORATION}
+    share = iter(100 * coverage(task, [run for runs in states.values() for run in runs]))
+    return {v: np.array([next(share) for _ in runs]) for v, runs in states.items()}
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -282,9 +295,10 @@ def all_tasks(results):
     if not scores:
         return ""
     x, y = (np.stack([of[i] for of in scores.values()], axis=1) for i in (0, 1))
-    text = "IQM of the score over {} task{}: FLEXplore {:.3f} [{:.3f}, {:.3f}], DLPA-like {:.3f} [{:.3f}, {:.3f}]; "
+    text = "Score over {} task{}, mean: FLEXplore {:.3f} [{:.3f}, {:.3f}], DLPA-like {:.3f} [{:.3f}, {:.3f}]; "
+    text += "IQM: {:.3f} [{:.3f}, {:.3f}], {:.3f} [{:.3f}, {:.3f}]; "
     text += "probability that a run of FLEXplore is the better one: {:.2f} [{:.2f}, {:.2f}]."
-    return text.format(len(scores), "s" * (len(scores) > 1), *iqm(x), *iqm(y), *improvement(x, y))
+    return text.format(len(scores), "s" * (len(scores) > 1), *mean(x), *mean(y), *iqm(x), *iqm(y), *improvement(x, y))
 
 
 def provenance(results, experiment):
@@ -369,23 +383,22 @@ def components(results):
         if all(len(x) == seeds for x in scores):
             complete.append(scores)
     if complete:
-        over = [iqm(np.stack([scores[i] for scores in complete], axis=1)) for i in range(len(COMPONENTS))]
-        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*x) for x in over]
-        rows.append([f"IQM of the score, {len(complete)} task{'s' * (len(complete) > 1)}", *cells])
+        for name, statistic in (("Mean", mean), ("IQM", iqm)):
+            over = [statistic(np.stack([scores[i] for scores in complete], axis=1)) for i in range(len(COMPONENTS))]
+            cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*x) for x in over]
+            rows.append([f"{name} of the score, {len(complete)} task{'s' * (len(complete) > 1)}", *cells])
     return markdown(["return; success", *COMPONENTS.values()], rows)
 
 
 def exploration(results):
     rows = []
     for task in results.tasks("exploration"):
-        states = {v: results.states("exploration", task, v) for v in ("with_mi", "without_mi")}
-        share = 100 * coverage(task, [run for runs in states.values() for run in runs])
-        n = len(states["with_mi"])
-        returns = [final(results.runs("exploration", task, v))[0] for v in states]
-        cells = [mean_and_std(x, 1, "%") for x in (share[:n], share[n:])]
-        rows.append([TASKS[task].title, *cells, *(mean_and_std(x, digits(task)) for x in returns)])
-    header = ["task", "visited cells, with MI reward", "without", "return after 2,000 steps, with", "without"]
-    return markdown(header, rows)
+        n, returns = len(EXPERIMENTS["exploration"].seeds), {}
+        shares = {v: mean_and_std(x, 1, "%", n) for v, x in coverages(results, task).items()}
+        for v in EXPLORATION:
+            returns[v] = mean_and_std(final(results.runs("exploration", task, v))[0], digits(task), expected=n)
+        rows += [[TASKS[task].title, "visited cells", *shares.values()], ["", "return", *returns.values()]]
+    return markdown(["task", "", *EXPLORATION.values()], rows)
 
 
 def horizon(results):
@@ -456,9 +469,19 @@ def regenerate(text, results):
     return text
 
 
+@dataclass
+class Args:
+    results: Path = RESULTS
+    """where the results are; those of run.py --output DIR are in DIR/results"""
+
+
 if __name__ == "__main__":
     import plots
 
-    readme, results = ROOT / "README.md", Results()
-    readme.write_text(regenerate(readme.read_text(), results))
-    plots.draw(results, FIGURES)
+    args, readme = tyro.cli(Args), ROOT / "README.md"
+    results = Results(args.results)
+    if args.results == RESULTS:
+        readme.write_text(regenerate(readme.read_text(), results))
+    else:
+        print("\n\n".join(section(results, name) for name in ("table", *ABLATIONS) if results.tasks(name)))
+    plots.draw(results, args.results.parent / "figures")
