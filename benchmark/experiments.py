@@ -72,7 +72,7 @@ EXPERIMENTS = {
         flags="--total-timesteps 2000 --smoothing never --no-anneal-lr --final-eval-episodes 200",
         keep_states=True,
     ),
-    # how far to plan: shorter runs, a third to two thirds of the steps
+    # how far to plan: shorter runs, 30 to 67 % of the steps
     "horizon": Experiment(
         {f"H_{H}": f"--horizon {H}" for H in HORIZONS},
         tasks=tuple(HORIZON_STEPS),

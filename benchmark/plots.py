@@ -201,7 +201,7 @@ def exploration(results):
         for x, values in enumerate(coverages(results, task).values()):
             if len(values):
                 show_values(right, x, values, COLOURS["flexplore"])
-        right.set(xlim=(-0.6, len(EXPLORATION) - 0.4), title="coverage, %")
+        right.set(xlim=(-0.6, len(EXPLORATION) - 0.4), title="coverage, %", ylim=(0, None))
         right.set_xticks(range(len(EXPLORATION)), ticks)
     legend(figure, axes[[task in PLANE for task in tasks].index(True) if set(tasks) & set(PLANE) else 0, 0])
     return figure

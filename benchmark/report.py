@@ -435,9 +435,9 @@ def defaults(task):
 
 
 def defaults_table():
-    names = ("total_timesteps horizon num_samples updates_per_step batch_size learning_rate random_fraction "
-             "survival_fraction outcome_networks outcome_input activation eval_samples_factor "
-             "eval_extra_steps").split()  # fmt: skip
+    names = ("total_timesteps horizon num_samples proposal_fraction hold_fraction updates_per_step batch_size "
+             "learning_rate smoothing_epsilon random_fraction survival_fraction outcome_networks outcome_input "
+             "activation eval_samples_factor eval_extra_steps").split()  # fmt: skip
     rows = [[TASKS[task].title, *(str(getattr(args, x)) for x in names)] for task in TASKS for args in [defaults(task)]]
     return markdown(["task", *(f"`--{x.replace('_', '-')}`" for x in names)], rows)
 
