@@ -32,6 +32,11 @@ class Experiment:
         return f"{TASKS[task]} {steps} {self.flags} {self.variants[variant]}".split()
 
 
+PLAIN = (  # switches most of what goes beyond the paper off, as in the README
+    "--random-fraction 0 --parameter-noise 0 --weight-averaging 0 --weight-decay 0 --hold-fraction 0 "
+    "--outcome-networks 1 --no-anneal-lr --no-prune --no-clip-reward --outcome-input action --model-horizon 8 "
+    "--eval-samples-factor 1 --eval-extra-steps 0"
+)
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
@@ -58,10 +63,10 @@ EXPERIMENTS = {
         tasks=("platform", "catch_point"),
         shared={"conditional_0.3": "table/flexplore", "none_0": "components/no_wasserstein"},
     ),
-    # one mechanism left out at a time
+    # one of the paper's mechanisms left out at a time, or all of our choices that have a flag
     "components": Experiment(
         {"flexplore": "", "no_wasserstein": "--flexibility 0", "no_mi": "--mi-weight 0",
-         "no_smoothing": "--smoothing never", "no_proposals": "--proposal-fraction 0"},
+         "no_smoothing": "--smoothing never", "no_proposals": "--proposal-fraction 0", "plain": PLAIN},
         shared={"flexplore": "table/flexplore"},
     ),
     # the first 2,000 steps of a long run, before smoothing and the fall of the learning rate begin

@@ -54,6 +54,7 @@ LIMITS_25 = {  # Hard Move with 25 steps: return, success
 NAMES = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like"}
 COMPONENTS = {"flexplore": "all", "no_wasserstein": "no Wasserstein loss", "no_mi": "no MI reward",
               "no_smoothing": "no smoothing", "no_proposals": "no proposals"}  # fmt: skip
+PLAIN = {"plain": "all, but none of our choices"}
 SMOOTHING = {"always": "always", "after_0.25": "T = 0.25", "after_0.5": "T = 0.5", "after_0.75": "T = 0.75",
              "never": "never"}  # fmt: skip
 FLEXIBILITIES = "0", "0.3", "0.5", "0.7", "1"
@@ -375,7 +376,8 @@ def flexibility(results):
 
 
 def components(results):
-    rows = [[TASKS[task].title, *(return_and_success(results, "components", task, v) for v in COMPONENTS)]
+    variants = COMPONENTS | PLAIN
+    rows = [[TASKS[task].title, *(return_and_success(results, "components", task, v) for v in variants)]
             for task in results.tasks("components")]  # fmt: skip
     seeds, complete = len(EXPERIMENTS["components"].seeds), []
     for task in results.tasks("components"):
@@ -386,8 +388,8 @@ def components(results):
         for name, statistic in (("Mean", mean), ("IQM", iqm)):
             over = [statistic(np.stack([scores[i] for scores in complete], axis=1)) for i in range(len(COMPONENTS))]
             cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*x) for x in over]
-            rows.append([f"{name} of the score, {len(complete)} task{'s' * (len(complete) > 1)}", *cells])
-    return markdown(["return; success", *COMPONENTS.values()], rows)
+            rows.append([f"{name} of the score, {len(complete)} task{'s' * (len(complete) > 1)}", *cells, ""])
+    return markdown(["return; success", *variants.values()], rows)
 
 
 def exploration(results):
