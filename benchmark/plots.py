@@ -88,9 +88,9 @@ def curves(results, over):
             published = (t.published_return[0], t.published_success)[i]
             ax.axhline(published, color=DARK, linewidth=1, linestyle=(0, (4, 3)), label="best published")
             ax.axhline(t.random[i], color=GREY, linewidth=1, linestyle=":", label="random play")
+            key, factor = (("return_mean", 1), ("success_rate", 100))[i]
+            shift = start_shift(results, task, key)
             for variant, runs in runs_of.items():
-                key, factor = (("return_mean", 1), ("success_rate", 100))[i]
-                shift = start_shift(results, task, key)
                 values = np.array([[factor * (point[key] + shift) for point in run["curve"]] for run in runs])
                 x = [point["step"] for point in runs[0]["curve"]]
                 if over == "minutes":

@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
 import ceiling  # noqa: E402
 import plots  # noqa: E402
 import report  # noqa: E402
-from experiments import EXPERIMENTS, home  # noqa: E402
+from experiments import EXPERIMENTS, PLAIN, home  # noqa: E402
 from rliable import metrics  # noqa: E402
 from run import Args, plan  # noqa: E402
 
@@ -60,6 +60,10 @@ def test_the_scripts_accept_the_flags_of_an_experiment_and_variants_that_share_r
 def test_run_refuses_what_an_experiment_lacks(flags, message):
     with pytest.raises(SystemExit, match=message):
         plan(Args("horizon", **flags))
+
+
+def test_the_readme_names_the_flags_of_plain():
+    assert PLAIN in " ".join((ROOT / "README.md").read_text().replace("\\\n", "").split())
 
 
 # --------------------------------------------------------------------------------------------------------------- runs
