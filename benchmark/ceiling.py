@@ -247,10 +247,8 @@ class TruePlatform(platform.Agent):
         return torch.stack([x, y, vx, vy, enemy_x, enemy_vx])
 
     def reward_and_continuation(self, s, k, z, s_next):
-        end = s_next[:, 8]
-        return (s_next[:, 0] - s[:, 0]) / 2 * platform.PlatformEnv.FEATURE_SCALE[0] / platform.PlatformEnv.GOAL_X, (
-            end == 0
-        ).float()
+        progress = (s_next - s)[:, 0] / 2 * platform.PlatformEnv.FEATURE_SCALE[0]
+        return progress / platform.PlatformEnv.GOAL_X, (s_next[:, 8] == 0).float()
 
 
 if __name__ == "__main__":
