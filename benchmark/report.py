@@ -19,6 +19,8 @@ from rliable import library, metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+import flexplore_goal as goal  # noqa: E402
+
 RESULTS = ROOT / "benchmark" / "results"
 
 
@@ -327,6 +329,23 @@ def ceiling(results):
     return markdown(header, rows)
 
 
+def goal_starts(results, edges=(-15, -12.5, -10, -5, 0, 5, 10, 12.5, 15)):
+    """Success on Goal and Hard Goal by where the player starts: y in metres."""
+    env, rows = goal.GoalEnv(), []
+    start_y = np.array([(env.reset(seed=seed), env.player.y)[1] for seed in goal.FINAL_SEEDS[:1000]])
+    bins = [(start_y >= low) & (start_y < high) for low, high in zip(edges, edges[1:])]
+    for task in ("goal", "hard_goal"):
+        runs = {name: results.runs("table", task, variant) for variant, name in NAMES.items()}
+        path = results.root / "ceiling" / f"{task}.json"
+        runs |= {"ceiling": [json.loads(path.read_text())]} if path.exists() else {}
+        for name, of_seeds in runs.items():
+            if of_seeds:
+                success = np.mean([np.equal(run["final"]["returns"], env.GOAL_REWARD) for run in of_seeds], axis=0)
+                rows.append([TASKS[task].title, name, *(f"{success[inside].mean():.0%}" for inside in bins)])
+    header = [f"{low:g} to {high:g} ({inside.sum()})" for low, high, inside in zip(edges, edges[1:], bins)]
+    return markdown(["task", "*y* (starts)", *header], rows)
+
+
 def speed(results):
     """What benchmark/speed.py wrote to speed.json."""
     result = json.loads((results.root / "speed.json").read_text())
@@ -427,6 +446,7 @@ def steps(results, experiment):
     return f"Steps: {', '.join(texts)}."
 
 
+MEASUREMENTS = {f.__name__: f for f in (ceiling, goal_starts, speed)}
 ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, exploration, horizon)}
 
 
@@ -448,10 +468,8 @@ def section(results, name):
     """What the README says between the markers of `name`."""
     if name == "defaults":
         return defaults_table()
-    if name == "ceiling":
-        return ceiling(results)
-    if name == "speed":
-        return speed(results)
+    if name in MEASUREMENTS:
+        return MEASUREMENTS[name](results)
     if name == "table":
         pictures = "\n".join(f"![Learning curves](benchmark/figures/{x}_table.png)" for x in ("curves", "minutes"))
         return table(results) + (f"\n\n{pictures}" if results.tasks(name) else "")
@@ -463,7 +481,7 @@ def section(results, name):
 
 def regenerate(text, results):
     """The README with new sections between its markers."""
-    for name in ["table", "defaults", "ceiling", "speed", *ABLATIONS]:
+    for name in ["table", "defaults", *MEASUREMENTS, *ABLATIONS]:
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         if begin in text:
             before, rest = text.split(begin)
