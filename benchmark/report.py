@@ -321,11 +321,18 @@ def ceiling(results):
         path = results.root / "ceiling" / f"{task}.json"
         if path.exists():
             result = json.loads(path.read_text())["final"]
-            reached, success = result["return_mean"], result["success_rate"]
-            agents = [final(results.runs("table", task, variant))[0].mean() for variant in NAMES]
-            rows.append([t.title, between(*t.limit), f"{reached:.2f}, {success:.1%}", f"{t.limit[1] - reached:.2f}",
+            reached, success, n = result["return_mean"], result["success_rate"], result["episodes"]
+            agents = [np.mean([run["final"]["returns"][:n] for run in results.runs("table", task, v)]) for v in NAMES]
+            rows.append([t.title, n, between(*t.limit), f"{reached:.2f}, {success:.1%}", f"{t.limit[1] - reached:.2f}",
                          *(f"{reached - agent:.2f}" for agent in agents)])  # fmt: skip
-    header = ["task", "limit", "ceiling", "search", *(f"model or exploration, {name}" for name in NAMES.values())]
+    header = [
+        "task",
+        "starts",
+        "limit",
+        "ceiling",
+        "search",
+        *(f"model or exploration, {name}" for name in NAMES.values()),
+    ]
     return markdown(header, rows)
 
 
@@ -337,11 +344,13 @@ def goal_starts(results, edges=(-15, -12.5, -10, -5, 0, 5, 10, 12.5, 15)):
     for task in ("goal", "hard_goal"):
         runs = {name: results.runs("table", task, variant) for variant, name in NAMES.items()}
         path = results.root / "ceiling" / f"{task}.json"
-        runs |= {"ceiling": [json.loads(path.read_text())]} if path.exists() else {}
+        if path.exists():
+            result = json.loads(path.read_text())
+            runs[f"ceiling, {result['final']['episodes']} starts"] = [result]
         for name, of_seeds in runs.items():
             if of_seeds:
                 success = np.mean([np.equal(run["final"]["returns"], env.GOAL_REWARD) for run in of_seeds], axis=0)
-                rows.append([TASKS[task].title, name, *(f"{success[inside].mean():.0%}" for inside in bins)])
+                rows.append([TASKS[task].title, name, *(f"{success[x[: len(success)]].mean():.0%}" for x in bins)])
     header = [f"{low:g} to {high:g} ({inside.sum()})" for low, high, inside in zip(edges, edges[1:], bins)]
     return markdown(["task", "*y* (starts)", *header], rows)
 
