@@ -321,18 +321,13 @@ def ceiling(results):
         path = results.root / "ceiling" / f"{task}.json"
         if path.exists():
             result = json.loads(path.read_text())["final"]
-            reached, success, n = result["return_mean"], result["success_rate"], result["episodes"]
+            reached, success, n, d = result["return_mean"], result["success_rate"], result["episodes"], digits(task)
             agents = [np.mean([run["final"]["returns"][:n] for run in results.runs("table", task, v)]) for v in NAMES]
-            rows.append([t.title, n, between(*t.limit), f"{reached:.2f}, {success:.1%}", f"{t.limit[1] - reached:.2f}",
-                         *(f"{reached - agent:.2f}" for agent in agents)])  # fmt: skip
-    header = [
-        "task",
-        "starts",
-        "limit",
-        "ceiling",
-        "search",
-        *(f"model or exploration, {name}" for name in NAMES.values()),
-    ]
+            gaps = [t.limit[1] - reached, *(reached - agent for agent in agents)]
+            cells = [t.title, f"{n:,}", between(*t.limit), f"{reached:.{d}f}, {success:.1%}"]
+            rows.append(cells + [f"{gap:.{d}f}" for gap in gaps])
+    header = ["task", "starts", "limit", "ceiling", "search"]
+    header += [f"model or exploration, {name}" for name in NAMES.values()]
     return markdown(header, rows)
 
 
