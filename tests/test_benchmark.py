@@ -1,5 +1,6 @@
 """benchmark/: experiments that the scripts accept, runs that are stopped and taken up again, a report that agrees."""
 
+import copy
 import dataclasses
 import fcntl
 import importlib
@@ -205,6 +206,35 @@ def test_the_equations_of_the_ceiling_are_the_environment(task, monkeypatch):
     assert torch.equal(c > 0.5, goes_on)
     seeds = script.FINAL_SEEDS[:episodes]
     assert script.evaluate(agent, args, seeds, tuple(script.FINAL_STEP_LIMITS.values()))[0, 1].mean() >= 0.5
+
+
+def test_the_ceiling_of_goal_means_over_the_draws_that_had_gone_on():
+    agent = ceiling.TrueGoal(ceiling.goal.Args())
+    s, s_next = torch.zeros(2, 1, 4, 17)
+    s[0, :, 14] = torch.tensor([1.0, 1, 1, 0])
+    s_next[0, :, 14:16] = torch.tensor([[1.0, 0], [0, 50], [0, -20], [0, 0]])
+    reward, c = agent.reward_and_continuation(s.flatten(1), None, None, s_next.flatten(1))
+    assert reward.item() == pytest.approx(10) and c.item() == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("task, k, z", [("goal", 0, -0.8), ("platform", 0, 0.0), ("platform", 1, -0.5)])
+def test_the_noise_of_the_ceiling_is_that_of_the_environment(task, k, z):
+    """Means and standard deviations of where an action leads from one start."""
+    script, n = getattr(ceiling, task), 400
+    agent, env = CEILINGS[task][0](script.Args()), script.make_env(script.Args()).unwrapped
+    s, z, outcomes = env.reset(seed=0)[0], np.full(max(env.parameter_sizes), z, np.float32), []
+    for seed in range(n):
+        again = copy.deepcopy(env)
+        again.np_random = np.random.default_rng(seed)
+        outcomes.append(again.step((k, z))[0])
+    torch.manual_seed(0)
+    states, ks, zs = (torch.as_tensor(np.stack([x] * n)) for x in (s, k, z))
+    told = {"goal": 14, "platform": 8}[task]
+    predicted, real = agent.next_state(states, ks, zs)[:, :told], torch.as_tensor(np.stack(outcomes))[:, :told]
+    std = real.std(dim=0)
+    assert (std > 1e-6).sum() >= 2
+    torch.testing.assert_close(predicted.std(dim=0), std, rtol=0.25, atol=1e-6)
+    assert ((predicted.mean(dim=0) - real.mean(dim=0)).abs() <= 5 * std * (2 / n) ** 0.5 + 1e-6).all()
 
 
 # ------------------------------------------------------------------------------------------------------------- report
