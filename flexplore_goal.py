@@ -77,7 +77,7 @@ class Args:
     env_id: Literal["Goal-v0", "HardGoal-v0"] = "Goal-v0"
     """the environment"""
     clock: bool = False
-    """declares that observations contain the time: the time limit is then learned like any other end of an episode"""
+    """declares that observations contain the time: C_omega then learns on which steps the time limit falls as well"""
     total_timesteps: int = 20_000
     """environment steps of the run"""
     learning_starts: int = 1000
@@ -494,9 +494,10 @@ class Agent(nn.Module):
         K, m, hidden = len(parameter_sizes), max(parameter_sizes), args.hidden_size
         self.dynamics = Dynamics(d, K, m, args)
         self.outcome_of_next = args.outcome_input == "next_state"
-        # M times the two outputs of R_psi and the logit of C_omega [choice]
-        of_next = partial(mlp, 2 * d, hidden, 3, ACTIVATIONS[args.activation])
-        outcome = of_next if self.outcome_of_next else partial(HybridMLP, d, K, m, 3, args)
+        self.clock = args.clock
+        outputs = 3 + args.clock  # R0 and R1 of R_psi, the logit of C_omega's c and, with --clock, of its l [choice]
+        of_next = partial(mlp, 2 * d, hidden, outputs, ACTIVATIONS[args.activation])
+        outcome = of_next if self.outcome_of_next else partial(HybridMLP, d, K, m, outputs, args)
         self.outcome = nn.ModuleList(outcome() for _ in range(args.outcome_networks))
         self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
         self.discrete_policy = mlp(d, hidden, K, ACTIVATIONS["relu"])  # pi_beta(k|s)
@@ -507,7 +508,7 @@ class Agent(nn.Module):
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
     def outcomes(self, s, k, z, s_next):
-        """-> R0, R1 and the logit of c (M, R, 3), of s, k, z, or of s and the mean s_next of T_phi(s'|s,k,z) [choice].
+        """-> R0, R1, logits of c and l (M, R, 3 or 4), of s, k, z, or of s and the mean s_next of T_phi [choice].
 
         What a step earns is often plain from where it leads; what is learned of one k then holds for all.
         """
@@ -517,14 +518,18 @@ class Agent(nn.Module):
     def reward_and_continuation(self, s, k, z, s_next):
         """r = c R0 + (1 - c) R1 in units of reward_scale, and c, the probability that the episode goes on: (R,) each.
 
-        [choice] R0 is the reward of a step that goes on, R1 of a step that ends the episode: a single output would
-        blur the jump of a success into its neighbourhood. With --clip-reward both are clipped to reward_range.
+        [choice] R0 is the reward of a step that goes on, R1 of a step that terminates the episode: a single output
+        would blur the jump of a success into its neighbourhood. With --clip-reward both are clipped to reward_range.
+        With --clock the time limit is no such end: nothing follows, c l instead of c, but the step still pays R0.
         Means over M networks, trained alike from different weights: where one alone overestimates, the planner goes.
         """
         out = self.outcomes(s, k, z, s_next)
         r0, r1 = out[..., :2].clamp(*self.reward_range).unbind(dim=2)
         c = torch.sigmoid(out[..., 2])
-        return torch.lerp(r1, r0, c).mean(dim=0), c.mean(dim=0)
+        r = torch.lerp(r1, r0, c).mean(dim=0)
+        if self.clock:
+            c = c * torch.sigmoid(out[..., 3])
+        return r, c.mean(dim=0)
 
     def parameter_distribution(self, s, k):  # p_theta(z|s,k) = N(mu, sigma^2 I) -> mu (R, m), log sigma (R, 1)
         out = self.parameter_policy(s, k, s.new_empty(len(s), 0))  # without a z
@@ -661,7 +666,7 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
 # ---------------------------------------------------------------------------------------------------------- learning
 # tau: H replayed steps (--model-horizon of them, where that is less) from B starts, s (H, B, d), k (H, B), ...;
 # same_episode is w_i: 1 while step i still belongs to the episode of step 0, else 0
-Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
+Segment = namedtuple("Segment", "s k z r terminated truncated s_next same_episode")
 
 
 class Replay:
@@ -671,14 +676,15 @@ class Replay:
         size = capacity + horizon  # a segment may reach past the last transition, where w_i is 0
         self.s, self.s_next = torch.zeros(2, size, d, device=device)
         self.k, self.z = torch.zeros(size, dtype=torch.long, device=device), torch.zeros(size, m, device=device)
-        self.r, self.terminated = torch.zeros(2, size, device=device)
+        self.r, self.terminated, self.truncated = torch.zeros(3, size, device=device)
         self.episode = torch.full((size,), -1, device=device)
         self.train, self.held_out, self.size = [], [], 0  # indices of transitions, and their number
 
-    def add(self, s, k, z, r, terminated, s_next, episode):
+    def add(self, s, k, z, r, terminated, truncated, s_next, episode):
         i, self.size = self.size, self.size + 1
         self.s[i], self.s_next[i] = torch.as_tensor(s), torch.as_tensor(s_next)
-        self.k[i], self.z[i], self.r[i], self.terminated[i], self.episode[i] = k, z, r, terminated, episode
+        self.k[i], self.z[i], self.r[i], self.episode[i] = k, z, r, episode
+        self.terminated[i], self.truncated[i] = terminated, truncated
         (self.held_out if episode % 20 == 10 else self.train).append(i)
 
     def scales(self):
@@ -701,7 +707,8 @@ class Replay:
         start = torch.tensor(starts, dtype=torch.long, device=self.k.device)
         i = start + torch.arange(H, device=start.device)[:, None]
         w = (self.episode[i] == self.episode[start]).float()
-        return Segment(self.s[i], self.k[i], self.z[i], self.r[i], self.terminated[i], self.s_next[i], w)
+        ends = self.terminated[i], self.truncated[i]
+        return Segment(self.s[i], self.k[i], self.z[i], self.r[i], *ends, self.s_next[i], w)
 
 
 def wasserstein_loss(f_real, f_predicted, weight):
@@ -740,17 +747,21 @@ def dynamics_loss(agent, tau, weight, args):
 
 
 def outcome_losses(agent, tau, states, weight):
-    """Squared error of the reward output that the step's outcome selects, and cross-entropy of the continuation.
+    """Squared error of the reward output that the step's outcome selects, and cross-entropy of c and, if learned, l.
 
     states: s^_0 ... s^_H (H + 1, B, d), without gradients into T_phi, which they would spoil [choice].
     weight: gamma^i w_i (H, B) -> the two losses by name.
     """
     s, s_next = states[:-1].detach().flatten(0, 1), states[1:].detach().flatten(0, 1)
-    out = agent.outcomes(s, tau.k.flatten(), tau.z.flatten(0, 1), s_next).view(-1, *weight.shape, 3)
-    r0, r1, logit = out.unbind(dim=3)  # (M, H, B)
+    out = agent.outcomes(s, tau.k.flatten(), tau.z.flatten(0, 1), s_next).unflatten(1, weight.shape)
+    r0, r1, *logits = out.unbind(dim=3)  # (M, H, B)
     reward = weight * (torch.where(tau.terminated > 0, r1, r0) - tau.r / agent.reward_scale) ** 2
-    continuation = F.binary_cross_entropy_with_logits(logit, (1 - tau.terminated).expand_as(logit), reduction="none")
-    losses = {"losses/reward": reward, "losses/continuation": weight * continuation}
+    continuation = 0
+    for logit, ends in zip(logits, (tau.terminated, tau.truncated)):
+        goes_on = (1 - ends).expand_as(logit)
+        continuation = continuation + weight * F.binary_cross_entropy_with_logits(logit, goes_on, reduction="none")
+        weight = weight * (1 - ends)  # a step that terminates does not tell whether the time limit would have fallen
+    losses = {"losses/reward": reward, "losses/continuation": continuation}
     return {name: loss.sum(dim=1).mean() for name, loss in losses.items()}  # mean over the networks and the batch
 
 
@@ -1176,9 +1187,9 @@ def train(args):
         s_next, r, terminated, truncated, _ = env.step((k, z.numpy()))
         stop_unless_finite(global_step, run_dir, {"the observation": s_next, "the reward": r})
 
-        # Remember, but not the step on which a time limit falls, unless the state has a clock to explain it [choice]
+        # Remember, but not the step on which the time limit falls, unless the state has a clock to explain it [choice]
         if terminated or args.clock or not truncated:
-            replay.add(s, k, z, r, terminated or truncated, s_next, episode)
+            replay.add(s, k, z, r, terminated, truncated, s_next, episode)
         s, episodic_return, episodic_length = s_next, episodic_return + r, episodic_length + 1
         if terminated or truncated:
             log({"charts/episodic_return": episodic_return, "charts/episodic_length": episodic_length})

@@ -76,7 +76,7 @@ class Subject:
         for _ in range(PLAY):
             s, (k, z), r, terminated, truncated = self.random_step()
             if args.clock or not truncated:
-                replay.add(s, k, torch.as_tensor(z), r, self.over, self.s, episode)
+                replay.add(s, k, torch.as_tensor(z), r, terminated, truncated, self.s, episode)
             episode += self.over
         change, reward, reward_range = replay.scales()
         agent.dynamics.scale.copy_(change), agent.reward_scale.copy_(reward)

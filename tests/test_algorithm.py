@@ -33,11 +33,11 @@ def seed():
 def test_replay_masks_end_with_the_episode():
     replay = Replay(capacity=9, d=1, m=1, horizon=4, device="cpu")
     for i in range(9):
-        replay.add([i], 0, torch.zeros(1), 10.0 * i, i == 2, [i + 1], episode=0 if i < 3 else 1)
+        replay.add([i], 0, torch.zeros(1), 10.0 * i, i == 2, i == 8, [i + 1], episode=0 if i < 3 else 1)
     tau = replay.segment([0, 1, 7], 4)
     assert tau.same_episode.T.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]]
     assert tau.s[:2, :, 0].T.tolist() == [[0, 1], [1, 2], [7, 8]] and tau.r[0].tolist() == [0, 10, 70]
-    assert tau.terminated[:, 0].tolist() == [0, 0, 1, 0]
+    assert tau.terminated[:, 0].tolist() == [0, 0, 1, 0] and tau.truncated[:2, 2].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("outcome_input", ["action", "next_state"])
@@ -50,7 +50,7 @@ def test_losses_ignore_what_follows_the_episode(outcome_input):
         torch.manual_seed(1)
         tau = flexplore.Segment(
             torch.randn(3, 4, 2), torch.randint(2, (3, 4)), torch.randn(3, 4, 1), torch.randn(3, 4),
-            torch.zeros(3, 4), torch.randn(3, 4, 2), torch.ones(3, 4))  # fmt: skip
+            *torch.zeros(2, 3, 4), torch.randn(3, 4, 2), torch.ones(3, 4))  # fmt: skip
         tau.same_episode[1:, 0] = 0  # the segment of column 0 ends after one step: nothing of what follows may count
         tau.s[1:, 0], tau.r[1:, 0], tau.s_next[1:, 0] = later, later, later
         tau.terminated[2, 1], tau.s_next[2, 1] = 1, later  # the state after a terminating step may not count
@@ -67,7 +67,7 @@ def test_outcomes_of_the_next_state():
     r, other = (agent.reward_and_continuation(s, torch.full((3,), k), z * k, s_next)[0] for k in (0, 1))
     assert r.equal(other) and not r.equal(agent.reward_and_continuation(s, torch.zeros(3).long(), z, s_next + 1)[0])
     tau = flexplore.Segment(torch.randn(2, 3, 2), torch.randint(2, (2, 3)), torch.randn(2, 3, 1), torch.randn(2, 3),
-                            torch.zeros(2, 3), torch.randn(2, 3, 2), torch.ones(2, 3))  # fmt: skip
+                            *torch.zeros(2, 2, 3), torch.randn(2, 3, 2), torch.ones(2, 3))  # fmt: skip
     loss, _, states = flexplore.dynamics_loss(agent, tau, torch.ones(2, 3), args)
     outcomes = sum(flexplore.outcome_losses(agent, tau, states, torch.ones(2, 3)).values())
     parameters = list(agent.dynamics.parameters())
@@ -282,13 +282,27 @@ def test_clipped_rewards_stay_in_the_range_seen():
     """Of steps that go on: 0 to 2; of steps that end: -5 to 0, as 0 always counts."""
     replay, agent = Replay(4, 1, 1, 1, "cpu"), Agent(1, (1,), Args(outcome_networks=1))
     for r, ends in ((2.0, False), (1.0, False), (-5.0, True), (-3.0, True)):
-        replay.add([0.0], 0, torch.zeros(1), r, ends, [0.0], episode=0)
+        replay.add([0.0], 0, torch.zeros(1), r, ends, False, [0.0], episode=0)
     _, scale, reward_range = replay.scales()
     assert reward_range.tolist() == [[0, -5], [2, 0]] and scale == pytest.approx(math.sqrt(39 / 4))
     agent.reward_range.copy_(reward_range)
     for logit, outputs, expected in ((99.0, (9, 9), 2), (99.0, (-9, 9), 0), (-99.0, (9, -9), -5), (-99.0, (0, 9), 0)):
         agent.outcome[0].forward = lambda s, k, z, out=(*outputs, logit): torch.tensor([out], dtype=torch.float)
         assert agent.reward_and_continuation(None, None, None, None)[0].item() == pytest.approx(expected)
+
+
+def test_a_time_limit_pays_like_a_step_that_goes_on():
+    """With --clock. Rows: a step that goes on, one on which the limit falls, one that terminates."""
+    agent, zeros = Agent(1, (1,), Args(outcome_networks=1, clock=True)), torch.zeros(1, 3, 1)
+    agent.outcome[0].forward = lambda s, k, z: torch.tensor([[2.0, 7, 99, 99], [2, 7, 99, -99], [2, 7, -99, 99]])
+    r, c = agent.reward_and_continuation(None, None, None, None)
+    assert r.tolist() == pytest.approx([2, 2, 7]) and c.tolist() == pytest.approx([1, 0, 0])
+    agent.outcomes = lambda s, k, z, s_next: outputs
+    outputs, ends = torch.zeros(1, 3, 4, requires_grad=True), torch.tensor([[[0.0, 0, 1]], [[0.0, 1, 0]]])
+    tau = flexplore.Segment(zeros, zeros[..., 0].long(), zeros, torch.ones(1, 3), *ends, zeros, torch.ones(1, 3))
+    sum(flexplore.outcome_losses(agent, tau, torch.zeros(2, 3, 1), torch.ones(1, 3)).values()).backward()
+    up = -outputs.grad[0].sign()  # of R0, R1, the logits of c and l
+    assert up.tolist() == [[1, 0, 1, 1], [1, 0, 1, -1], [0, 1, -1, 0]]
 
 
 def test_held_sequences_and_missing_parameters():

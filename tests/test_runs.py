@@ -72,11 +72,11 @@ def test_a_saved_model_repeats_the_final_evaluation(run, tmp_path):
     assert evaluation["final"] == result["final"]
 
 
-def test_a_time_limit_that_observations_tell_is_learned_as_an_end(run):
+def test_a_time_limit_that_observations_tell_is_remembered(run):
     replay = torch.load(run / "checkpoint.pt", weights_only=True)["replay"]
-    over = replay["terminated"][: replay["size"]].bool()
     at_limit = replay["s_next"][: replay["size"], 5] > -1 + 24.5 / 12
-    assert over[at_limit].all() and (replay["r"][: replay["size"]][at_limit] < 0).any()  # not only catches
+    caught, truncated = replay["r"][: replay["size"]] > 0, replay["truncated"][: replay["size"]].bool()
+    assert truncated.any() and torch.equal(truncated, at_limit & ~caught)
 
 
 @pytest.mark.parametrize(
