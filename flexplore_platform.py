@@ -476,7 +476,8 @@ class Agent(nn.Module):
 
         [choice] R0 is the reward of a step that goes on, R1 of a step that terminates the episode: a single output
         would blur the jump of a success into its neighbourhood. With --clip-reward both are clipped to reward_range.
-        With --clock the time limit is no such end: nothing follows, c l instead of c, but the step still pays R0.
+        With --clock the time limit is no such end: the step on which it falls pays R0, but nothing follows. l is the
+        probability that it does not fall on this step, and c l is returned for c.
         Means over M networks, trained alike from different weights: where one alone overestimates, the planner goes.
         """
         out = self.outcomes(s, k, z, s_next)
@@ -647,7 +648,7 @@ class Replay:
         """-> change_rms (d,), reward_rms (), reward_range (2, 2).
 
         RMS of the one-step change of each state dimension, without terminating steps, and of the reward; least and
-        greatest reward, or 0, of the steps that go on and of those that end.
+        greatest reward, or 0, of the steps that go on and of those that terminate.
         """
         on, r = self.terminated[: self.size] == 0, self.r[: self.size]
         change = self.s_next[: self.size] - self.s[: self.size]
@@ -710,7 +711,7 @@ def outcome_losses(agent, tau, states, weight):
     """
     s, s_next = states[:-1].detach().flatten(0, 1), states[1:].detach().flatten(0, 1)
     out = agent.outcomes(s, tau.k.flatten(), tau.z.flatten(0, 1), s_next).unflatten(1, weight.shape)
-    r0, r1, *logits = out.unbind(dim=3)  # (M, H, B)
+    r0, r1, *logits = out.unbind(dim=3)  # (M, H, B) each
     reward = weight * (torch.where(tau.terminated > 0, r1, r0) - tau.r / agent.reward_scale) ** 2
     continuation = 0
     for logit, ends in zip(logits, (tau.terminated, tau.truncated)):
