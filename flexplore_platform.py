@@ -84,7 +84,7 @@ class Args:
     """environment steps of the run"""
     learning_starts: int = 100
     """steps of uniformly random play before learning and planning start"""
-    random_fraction: float = 0.2
+    random_fraction: float = 0.4
     """share of later steps that are random too, in the way of the next two flags; 0 is the paper"""
     survival_fraction: float = 0.5
     """share of the random steps drawn from 64 candidates by C_omega's chance of going on; 0 is the paper"""

@@ -19,17 +19,17 @@ class Experiment:
     seeds: tuple[int, ...] = (1, 2, 3)
     flags: str = ""
     """of all variants"""
-    steps: dict[str, int] = field(default_factory=dict)
-    """environment steps of a task, where they are not the script's default"""
+    task_flags: dict[str, str] = field(default_factory=dict)
+    """of all variants of a task, where defaults are not meant"""
     shared: dict[str, str] = field(default_factory=dict)
-    """<variant>: the <experiment>/<variant> that has the same flags, and whose runs it uses"""
+    """<variant>: the <experiment>/<variant> that has the same flags, and whose runs it uses, but for the tasks whose
+    `task_flags` are others there"""
     keep_states: bool = False
     """whether the states and rewards of training are stored, in seed_<n>.npz"""
 
     def command(self, task, variant):
         """-> the script's name and its flags, but for --seed."""
-        steps = f"--total-timesteps {self.steps[task]}" if task in self.steps else ""
-        return f"{TASKS[task]} {steps} {self.flags} {self.variants[variant]}".split()
+        return f"{TASKS[task]} {self.task_flags.get(task, '')} {self.flags} {self.variants[variant]}".split()
 
 
 PLAIN = (  # switches most of what goes beyond the paper off, as in the README
@@ -39,6 +39,7 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
+FORMER = {"platform": "--random-fraction 0.2"}  # the defaults of when the ablations were run
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
@@ -61,12 +62,14 @@ EXPERIMENTS = {
         | {f"conditional_{x}": f"--flexibility {x}" for x in (0.3, 0.5, 0.7, 1)}
         | {f"marginal_{x}": f"--flexibility {x} --discriminator marginal" for x in (0.3, 0.5, 0.7, 1)},
         tasks=("platform", "catch_point"),
-        shared={"conditional_0.3": "table/flexplore", "none_0": "components/no_wasserstein"},
+        task_flags=FORMER,
+        shared={"conditional_0.3": "components/flexplore", "none_0": "components/no_wasserstein"},
     ),
     # one of the paper's mechanisms left out at a time, or all of our choices that have a flag
     "components": Experiment(
         {"flexplore": "", "no_wasserstein": "--flexibility 0", "no_mi": "--mi-weight 0",
          "no_smoothing": "--smoothing never", "no_proposals": "--proposal-fraction 0", "plain": PLAIN},
+        task_flags=FORMER,
         shared={"flexplore": "table/flexplore"},
     ),
     # the first 2,000 steps of a long run, before smoothing and the fall of the learning rate begin
@@ -74,6 +77,7 @@ EXPERIMENTS = {
         {"with_mi": "", "without_mi": "--mi-weight 0",
          "mi_alone": NO_RANDOM_STEPS, "neither": f"{NO_RANDOM_STEPS} --mi-weight 0"},
         tasks=("platform", "goal", "catch_point", "hard_move_4", "hard_move_8"),
+        task_flags=FORMER,
         flags="--total-timesteps 2000 --smoothing never --no-anneal-lr --final-eval-episodes 200",
         keep_states=True,
     ),
@@ -82,11 +86,15 @@ EXPERIMENTS = {
         {f"H_{H}": f"--horizon {H}" for H in HORIZONS},
         tasks=tuple(HORIZON_STEPS),
         flags="--final-eval-episodes 400",
-        steps=HORIZON_STEPS,
+        task_flags={task: f"--total-timesteps {n} {FORMER.get(task, '')}" for task, n in HORIZON_STEPS.items()},
     ),
 }  # fmt: skip
 
 
-def home(experiment, variant):
+def home(experiment, task, variant):
     """-> experiment and variant under which the runs are stored: what has the same flags is run once."""
-    return EXPERIMENTS[experiment].shared.get(variant, f"{experiment}/{variant}").split("/")
+    here = EXPERIMENTS[experiment]
+    there, _, shared_variant = here.shared.get(variant, "").partition("/")
+    if there and here.task_flags.get(task) == EXPERIMENTS[there].task_flags.get(task):
+        return home(there, task, shared_variant)
+    return experiment, variant

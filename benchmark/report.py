@@ -75,7 +75,7 @@ class Results:
 
     def paths(self, experiment, task, variant):
         """The files of a variant, by seed; of another experiment's runs only those with this one's seeds."""
-        home_experiment, home_variant = home(experiment, variant)
+        home_experiment, home_variant = home(experiment, task, variant)
         folder = self.root / home_experiment / task / home_variant
         paths = {int(path.stem[5:]): path for path in folder.glob("seed_*.json")}
         seeds = paths if home_experiment == experiment else EXPERIMENTS[experiment].seeds

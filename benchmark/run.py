@@ -159,7 +159,7 @@ def plan(args):
             for variant in args.variants or experiment.variants:
                 script, *flags = experiment.command(task, variant)
                 command = [sys.executable, str(ROOT / script), *flags, *shlex.split(args.flags), "--seed", str(seed)]
-                home_experiment, home_variant = home(args.experiment, variant)
+                home_experiment, home_variant = home(args.experiment, task, variant)
                 name = f"{home_experiment}/{task}/{home_variant}/seed_{seed}"
                 result = output / "results" / f"{name}.json"
                 runs.append(Run(name, command, output / "runs" / name, result, experiment.keep_states))

@@ -50,7 +50,7 @@ def test_the_scripts_accept_the_flags_of_an_experiment_and_variants_that_share_r
     assert set(EXPERIMENTS[name].shared) <= set(EXPERIMENTS[name].variants)
     for task in EXPERIMENTS[name].tasks:
         for variant in EXPERIMENTS[name].variants:
-            home_name, home_variant = home(name, variant)
+            home_name, home_variant = home(name, task, variant)
             assert args_of(name, task, variant) == args_of(home_name, task, home_variant)
 
 
