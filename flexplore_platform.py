@@ -78,8 +78,8 @@ class Args:
     """the environment"""
     env_source: Literal["inline", "gym-platform"] = "inline"
     """the environment of this file, or the original package (README: "The original gym-platform")"""
-    clock: bool = False
-    """declares that observations contain the time: C_omega then learns on which steps the time limit falls as well"""
+    time_limit: int = 0
+    """steps after which an episode is cut off, if that is known: plans end there; 0 is the paper"""
     total_timesteps: int = 2500
     """environment steps of the run"""
     learning_starts: int = 100
@@ -155,6 +155,8 @@ class Args:
     """whether imagined sequences that have probably ended give their place to copies of others; False is the paper"""
     hold_fraction: float = 0.0
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
+    caution: float = 0.0
+    """standard deviations of its values by the M networks that a sequence loses; 0, their mean, is the paper"""
     eval_samples_factor: int = 1
     """N in evaluation as a multiple of --num-samples; 1 is the paper"""
     eval_extra_steps: int = 0
@@ -450,10 +452,8 @@ class Agent(nn.Module):
         K, m, hidden = len(parameter_sizes), max(parameter_sizes), args.hidden_size
         self.dynamics = Dynamics(d, K, m, args)
         self.outcome_of_next = args.outcome_input == "next_state"
-        self.clock = args.clock
-        outputs = 3 + args.clock  # R0 and R1 of R_psi, the logit of C_omega's c and, with --clock, of its l [choice]
-        of_next = partial(mlp, 2 * d, hidden, outputs, ACTIVATIONS[args.activation])
-        outcome = of_next if self.outcome_of_next else partial(HybridMLP, d, K, m, outputs, args)
+        of_next = partial(mlp, 2 * d, hidden, 3, ACTIVATIONS[args.activation])
+        outcome = of_next if self.outcome_of_next else partial(HybridMLP, d, K, m, 3, args)
         self.outcome = nn.ModuleList(outcome() for _ in range(args.outcome_networks))
         self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
         self.discrete_policy = mlp(d, hidden, K, ACTIVATIONS["relu"])  # pi_beta(k|s)
@@ -464,29 +464,28 @@ class Agent(nn.Module):
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
     def outcomes(self, s, k, z, s_next):
-        """-> R0, R1, logits of c and l (M, R, 3 or 4), of s, k, z, or of s and the mean s_next of T_phi [choice].
+        """-> R0, R1 and the logit of c (M, R, 3), of s, k, z, or of s and the mean s_next of T_phi [choice].
 
         What a step earns is often plain from where it leads; what is learned of one k then holds for all.
         """
         x = (torch.cat([s, (s_next - s) / self.dynamics.scale], dim=1),) if self.outcome_of_next else (s, k, z)
         return torch.stack([network(*x) for network in self.outcome])
 
-    def reward_and_continuation(self, s, k, z, s_next):
-        """r = c R0 + (1 - c) R1 in units of reward_scale, and c, the probability that the episode goes on: (R,) each.
+    def of_each_network(self, s, k, z, s_next):
+        """r = c R0 + (1 - c) R1 in units of reward_scale, and c, the probability that the episode goes on: (M, R) each.
 
         [choice] R0 is the reward of a step that goes on, R1 of a step that terminates the episode: a single output
         would blur the jump of a success into its neighbourhood. With --clip-reward both are clipped to reward_range.
-        With --clock the time limit is no such end: the step on which it falls pays R0, but nothing follows. l is the
-        probability that it does not fall on this step, and c l is returned for c.
-        Means over M networks, trained alike from different weights: where one alone overestimates, the planner goes.
         """
         out = self.outcomes(s, k, z, s_next)
         r0, r1 = out[..., :2].clamp(*self.reward_range).unbind(dim=2)
         c = torch.sigmoid(out[..., 2])
-        r = torch.lerp(r1, r0, c).mean(dim=0)
-        if self.clock:
-            c = c * torch.sigmoid(out[..., 3])
-        return r, c.mean(dim=0)
+        return torch.lerp(r1, r0, c), c
+
+    def reward_and_continuation(self, s, k, z, s_next):
+        """Means over the M networks (R,), trained alike from different weights: where one overestimates, plans go."""
+        r, c = self.of_each_network(s, k, z, s_next)
+        return r.mean(dim=0), c.mean(dim=0)
 
     def parameter_distribution(self, s, k):  # p_theta(z|s,k) = N(mu, sigma^2 I) -> mu (R, m), log sigma (R, 1)
         out = self.parameter_policy(s, k, s.new_empty(len(s), 0))  # without a z
@@ -589,6 +588,10 @@ def imagine(agent, s, k, z, E, prune, last):
     return states, ks, zs, next_states, features, ended, rows
 
 
+def worth(value, caution):  # of sequences: mean - caution * std over the networks' values (M, R), or their value (R,)
+    return value.mean(dim=0) - caution * value.std(dim=0, correction=0) if caution > 0 else value
+
+
 def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
     """reward_scale sum_{i<L} gamma^i (prod_{j<i} c_j) (r_i + eta c_i (r_aux,i - mean)), imagined (r_aux: section V).
 
@@ -597,24 +600,27 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
     first, for each step but the last, all rows as they were after it, of value -inf where they had not ended there;
     then all rows after the last step.
     [choice] eta is in units of the typical reward. The mean, a running one over update_policy's steps, is taken off:
-    r_aux would be a constant bonus for staying alive.
+    r_aux would be a constant bonus for staying alive. With --caution each network values the sequences by itself, and
+    a sequence is worth the mean less some standard deviations: where data are few, one network in error is enough to
+    draw the mean, and so the planner, there.
     """
     L, R, last = len(k), len(s), with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
     states, ks, zs, next_states, features, ended, rows = imagine(agent, s, k, z, E, prune, last)
     s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)  # of all steps (L R, ...)
-    r, c = agent.reward_and_continuation(s, k, z, torch.cat(next_states) if agent.outcome_of_next else None)
+    s_next = torch.cat(next_states) if agent.outcome_of_next else None
+    r, c = (agent.of_each_network if args.caution > 0 else agent.reward_and_continuation)(s, k, z, s_next)
     r_aux = mi_reward(agent, s, k, z, torch.cat(features)) if with_mi else None
     if with_mi:
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
     value, weight, finished = 0.0, 1.0, []
     k, z = (k if k.dtype == torch.long else k.argmax(dim=1)).view(L, R), z.view(L, R, -1)
-    for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L), c.chunk(L))):
+    for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L, dim=-1), c.chunk(L, dim=-1))):
         value, weight = value + weight * r_i, weight * args.gamma * c_i
         if prune and i + 1 < L:  # each row takes over the value and the actions of the row that it goes on from
-            finished.append((value.masked_fill(~ended[i], -torch.inf), k, z))
-            value, weight = value[rows[i]], weight[rows[i]]
+            finished.append((worth(value, args.caution).masked_fill(~ended[i], -torch.inf), k, z))
+            value, weight = value[..., rows[i]], weight[..., rows[i]]
             k, z = (torch.cat([x[: i + 1, rows[i]], x[i + 1 :]]) for x in (k, z))
-    values, ks, zs = zip(*finished, (value, k, z))
+    values, ks, zs = zip(*finished, (worth(value, args.caution), k, z))
     values = torch.cat([x.view(E, -1) for x in values], dim=1)
     ks, zs = torch.cat([x.view(L, E, -1) for x in ks], dim=2), torch.cat([x.view(L, E, R // E, -1) for x in zs], dim=2)
     return values, ks, zs, r_aux
@@ -623,7 +629,7 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
 # ---------------------------------------------------------------------------------------------------------- learning
 # tau: H replayed steps (--model-horizon of them, where that is less) from B starts, s (H, B, d), k (H, B), ...;
 # same_episode is w_i: 1 while step i still belongs to the episode of step 0, else 0
-Segment = namedtuple("Segment", "s k z r terminated truncated s_next same_episode")
+Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 
 
 class Replay:
@@ -633,15 +639,14 @@ class Replay:
         size = capacity + horizon  # a segment may reach past the last transition, where w_i is 0
         self.s, self.s_next = torch.zeros(2, size, d, device=device)
         self.k, self.z = torch.zeros(size, dtype=torch.long, device=device), torch.zeros(size, m, device=device)
-        self.r, self.terminated, self.truncated = torch.zeros(3, size, device=device)
+        self.r, self.terminated = torch.zeros(2, size, device=device)
         self.episode = torch.full((size,), -1, device=device)
         self.train, self.held_out, self.size = [], [], 0  # indices of transitions, and their number
 
-    def add(self, s, k, z, r, terminated, truncated, s_next, episode):
+    def add(self, s, k, z, r, terminated, s_next, episode):
         i, self.size = self.size, self.size + 1
         self.s[i], self.s_next[i] = torch.as_tensor(s), torch.as_tensor(s_next)
-        self.k[i], self.z[i], self.r[i], self.episode[i] = k, z, r, episode
-        self.terminated[i], self.truncated[i] = terminated, truncated
+        self.k[i], self.z[i], self.r[i], self.terminated[i], self.episode[i] = k, z, r, terminated, episode
         (self.held_out if episode % 20 == 10 else self.train).append(i)
 
     def scales(self):
@@ -664,8 +669,7 @@ class Replay:
         start = torch.tensor(starts, dtype=torch.long, device=self.k.device)
         i = start + torch.arange(H, device=start.device)[:, None]
         w = (self.episode[i] == self.episode[start]).float()
-        ends = self.terminated[i], self.truncated[i]
-        return Segment(self.s[i], self.k[i], self.z[i], self.r[i], *ends, self.s_next[i], w)
+        return Segment(self.s[i], self.k[i], self.z[i], self.r[i], self.terminated[i], self.s_next[i], w)
 
 
 def wasserstein_loss(f_real, f_predicted, weight):
@@ -704,20 +708,17 @@ def dynamics_loss(agent, tau, weight, args):
 
 
 def outcome_losses(agent, tau, states, weight):
-    """Squared error of the reward output that the step's outcome selects, and cross-entropy of c and, if learned, l.
+    """Squared error of the reward output that the step's outcome selects, and cross-entropy of c.
 
     states: s^_0 ... s^_H (H + 1, B, d), without gradients into T_phi, which they would spoil [choice].
     weight: gamma^i w_i (H, B) -> the two losses by name.
     """
     s, s_next = states[:-1].detach().flatten(0, 1), states[1:].detach().flatten(0, 1)
     out = agent.outcomes(s, tau.k.flatten(), tau.z.flatten(0, 1), s_next).unflatten(1, weight.shape)
-    r0, r1, *logits = out.unbind(dim=3)  # (M, H, B) each
+    r0, r1, logit = out.unbind(dim=3)  # (M, H, B) each
     reward = weight * (torch.where(tau.terminated > 0, r1, r0) - tau.r / agent.reward_scale) ** 2
-    continuation = 0
-    for logit, ends in zip(logits, (tau.terminated, tau.truncated)):
-        goes_on = (1 - ends).expand_as(logit)
-        continuation = continuation + weight * F.binary_cross_entropy_with_logits(logit, goes_on, reduction="none")
-        weight = weight * (1 - ends)  # a step that terminates does not tell whether the time limit would have fallen
+    goes_on = (1 - tau.terminated).expand_as(logit)
+    continuation = weight * F.binary_cross_entropy_with_logits(logit, goes_on, reduction="none")
     losses = {"losses/reward": reward, "losses/continuation": continuation}
     return {name: loss.sum(dim=1).mean() for name, loss in losses.items()}  # mean over the networks and the batch
 
@@ -804,6 +805,11 @@ def shift(plan, uniform_mix):
     return Plan(probs, torch.cat([plan.mean[1:], torch.zeros_like(plan.mean[:1])]), torch.ones_like(plan.std))
 
 
+def until_limit(plan, time_limit, t):
+    """Its steps before the time limit, if that is known, t steps after the episode began [choice]."""
+    return Plan(*(x[: max(1, time_limit - t)] for x in plan)) if time_limit else plan
+
+
 def of_action(x, k):  # entries of x (H, E, K, m) for the actions k (H, E, N): (H, E, N, m)
     return x.gather(2, k.unsqueeze(3).expand(-1, -1, -1, x.shape[3]))
 
@@ -853,7 +859,7 @@ def mppi(agent, s, plan, args, explore):
     Exploring, imagined returns include the MI reward and the action is an elite's, drawn by weight; else it is where
     the elites' first actions are densest: less at the mercy of noise than the best elite's [choice].
     """
-    H, E, m = args.horizon, len(s), plan.mean.shape[3]
+    H, E, m = len(plan.mean), len(s), plan.mean.shape[3]
     with_mi = explore and args.mi_weight > 0
     proposals = int(args.proposal_fraction * args.num_samples)
     best_k, best_z, best_value = s.new_zeros(H, E, 0).long(), s.new_zeros(H, E, 0, m), s.new_zeros(E, 0)
@@ -906,6 +912,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
             s = np.stack([envs[e - first].reset(seed=seeds[e])[0] for e in episodes])
             plan, step = initial_plan(H, len(episodes), agent), 0
             while episodes:
+                plan = until_limit(plan, args.time_limit, step)
                 k, z, plan, _ = mppi(agent, torch.as_tensor(s, device=plan.mean.device), plan, args, explore=False)
                 steps = [envs[e - first].step(a) for e, a in zip(episodes, zip(k.tolist(), z.cpu().numpy()))]
                 step += 1
@@ -944,9 +951,10 @@ def check(args):
          "hold_fraction"),
         ("at least 0 and less than 1", lambda x: 0 <= x < 1, "weight_averaging"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
-        ("at least 0", lambda x: 0 <= x < math.inf, "mi_weight weight_decay"),
-        ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "seed checkpoint_frequency eval_extra_steps"),
+        ("at least 0", lambda x: 0 <= x < math.inf, "mi_weight weight_decay caution"),
+        ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "seed time_limit checkpoint_frequency eval_extra_steps"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
+        ("0 with --outcome-networks 1", lambda x: x == 0 or args.outcome_networks > 1, "caution"),
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
         ("at most 1000000", lambda x: x <= len(FINAL_SEEDS), "eval_episodes final_eval_episodes"),
         ("left out, as PyTorch finds no CUDA device", lambda x: not x or torch.cuda.is_available(), "cuda"),
@@ -1131,7 +1139,7 @@ def train(args):
             survival, policy = torch.rand(2) < torch.tensor([args.survival_fraction, args.policy_parameters])
             k, z = random_action(average.module, s_now, survival, policy and uses_policy)
         else:
-            started = time.perf_counter()
+            started, plan = time.perf_counter(), until_limit(plan, args.time_limit, episodic_length)
             k, z, plan, elite_value = plan_in_training(average.module, s_now, plan, args, explore=True)
             z = (z + args.parameter_noise * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
             stop_unless_finite(global_step, run_dir, {"the value of the elites": elite_value, "the action": z})
@@ -1144,9 +1152,9 @@ def train(args):
         s_next, r, terminated, truncated, _ = env.step((k, z.numpy()))
         stop_unless_finite(global_step, run_dir, {"the observation": s_next, "the reward": r})
 
-        # Remember, but not the step on which the time limit falls, unless the state has a clock to explain it [choice]
-        if terminated or args.clock or not truncated:
-            replay.add(s, k, z, r, terminated, truncated, s_next, episode)
+        # Remember, but not the step on which an unknown time limit falls: it may be unlike others [choice]
+        if terminated or args.time_limit or not truncated:
+            replay.add(s, k, z, r, terminated, s_next, episode)
         s, episodic_return, episodic_length = s_next, episodic_return + r, episodic_length + 1
         if terminated or truncated:
             log({"charts/episodic_return": episodic_return, "charts/episodic_length": episodic_length})

@@ -64,10 +64,10 @@ class TrueCatchPoint(catch_point.Agent):
         return torch.cat([velocity, offset, s[:, 4:5] + missed / 6, s[:, 5:] + 1 / 12], dim=1)
 
     def reward_and_continuation(self, s, k, z, s_next):
-        q, failures, t = s_next[:, 2:4].square().sum(dim=1), 6 * (s[:, 4] + 1), 12 * (s_next[:, 5] + 1)
+        q, failures = s_next[:, 2:4].square().sum(dim=1), 6 * (s[:, 4] + 1)
         caught, given_up = (k == 1) & (q <= 0.04), failures > 10.5
         reward = torch.where(caught, 20 - q, -q) * ~given_up
-        return reward, (~caught & ~given_up & (t < 24.5)).float()
+        return reward, (~caught & ~given_up).float()
 
 
 def uniform(width, *shape):
@@ -290,7 +290,7 @@ if __name__ == "__main__":
     task = Path(script.__file__).stem.removeprefix("flexplore_") + (f"_{args.n}" if script is hard_move else "")
     task = "hard_goal" if args.env_id == "HardGoal-v0" else task
     script.check(args)
-    args.proposal_fraction, args.total_timesteps = 0.0, 0  # nothing is trained, nor are policies that could propose
+    args.proposal_fraction, args.caution, args.total_timesteps = 0.0, 0.0, 0  # nothing is trained, nor are policies
     script.configure_torch()
     script.make_env = getattr(true, "make_env", script.make_env)
     result = {"args": vars(args), "wall_seconds": 0} | script.provenance(args)

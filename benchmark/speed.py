@@ -75,8 +75,8 @@ class Subject:
         replay, episode = script.Replay(args.total_timesteps, d, m, args.horizon, "cpu"), 0
         for _ in range(PLAY):
             s, (k, z), r, terminated, truncated = self.random_step()
-            if args.clock or not truncated:
-                replay.add(s, k, torch.as_tensor(z), r, terminated, truncated, self.s, episode)
+            if args.time_limit or not truncated:
+                replay.add(s, k, torch.as_tensor(z), r, terminated, self.s, episode)
             episode += self.over
         change, reward, reward_range = replay.scales()
         agent.dynamics.scale.copy_(change), agent.reward_scale.copy_(reward)
@@ -137,8 +137,10 @@ class Subject:
         summary["checkpoint_share"] = seconds["checkpoint"] / between
         summary["checkpoint_MB"] = self.checkpoint.stat().st_size / 1e6
         for name, rate in reached.items():
-            with torch.compiler.set_stance("force_eager"), \
-                 FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop}) as counter:
+            with (
+                torch.compiler.set_stance("force_eager"),
+                FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop}) as counter,
+            ):
                 self.calls[name]()
             achieved = (count := counter.get_total_flops()) / seconds[name]
             summary[name] = {"MFLOP": count / 1e6, "GFLOP/s": achieved / 1e9, "mm GFLOP/s": rate / 1e9}

@@ -33,11 +33,11 @@ def seed():
 def test_replay_masks_end_with_the_episode():
     replay = Replay(capacity=9, d=1, m=1, horizon=4, device="cpu")
     for i in range(9):
-        replay.add([i], 0, torch.zeros(1), 10.0 * i, i == 2, i == 8, [i + 1], episode=0 if i < 3 else 1)
+        replay.add([i], 0, torch.zeros(1), 10.0 * i, i == 2, [i + 1], episode=0 if i < 3 else 1)
     tau = replay.segment([0, 1, 7], 4)
     assert tau.same_episode.T.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]]
     assert tau.s[:2, :, 0].T.tolist() == [[0, 1], [1, 2], [7, 8]] and tau.r[0].tolist() == [0, 10, 70]
-    assert tau.terminated[:, 0].tolist() == [0, 0, 1, 0] and tau.truncated[:2, 2].tolist() == [0, 1]
+    assert tau.terminated[:, 0].tolist() == [0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("outcome_input", ["action", "next_state"])
@@ -50,7 +50,7 @@ def test_losses_ignore_what_follows_the_episode(outcome_input):
         torch.manual_seed(1)
         tau = flexplore.Segment(
             torch.randn(3, 4, 2), torch.randint(2, (3, 4)), torch.randn(3, 4, 1), torch.randn(3, 4),
-            *torch.zeros(2, 3, 4), torch.randn(3, 4, 2), torch.ones(3, 4))  # fmt: skip
+            torch.zeros(3, 4), torch.randn(3, 4, 2), torch.ones(3, 4))  # fmt: skip
         tau.same_episode[1:, 0] = 0  # the segment of column 0 ends after one step: nothing of what follows may count
         tau.s[1:, 0], tau.r[1:, 0], tau.s_next[1:, 0] = later, later, later
         tau.terminated[2, 1], tau.s_next[2, 1] = 1, later  # the state after a terminating step may not count
@@ -67,7 +67,7 @@ def test_outcomes_of_the_next_state():
     r, other = (agent.reward_and_continuation(s, torch.full((3,), k), z * k, s_next)[0] for k in (0, 1))
     assert r.equal(other) and not r.equal(agent.reward_and_continuation(s, torch.zeros(3).long(), z, s_next + 1)[0])
     tau = flexplore.Segment(torch.randn(2, 3, 2), torch.randint(2, (2, 3)), torch.randn(2, 3, 1), torch.randn(2, 3),
-                            *torch.zeros(2, 2, 3), torch.randn(2, 3, 2), torch.ones(2, 3))  # fmt: skip
+                            torch.zeros(2, 3), torch.randn(2, 3, 2), torch.ones(2, 3))  # fmt: skip
     loss, _, states = flexplore.dynamics_loss(agent, tau, torch.ones(2, 3), args)
     outcomes = sum(flexplore.outcome_losses(agent, tau, states, torch.ones(2, 3)).values())
     parameters = list(agent.dynamics.parameters())
@@ -261,6 +261,18 @@ def test_pruning_keeps_what_ended_and_lets_every_row_reach_the_last_step():
     assert torch.equal(zs[0, :, :N, 0].flatten(), z[0, :, 0]) and torch.equal(values[:, :N].isfinite(), ended_at_once)
 
 
+@pytest.mark.parametrize("caution, expected", [(0, [1.99, 2.189]), (1, [1.99, 1]), (0.5, [1.99, 1.5945])])
+def test_caution_takes_off_what_the_networks_disagree_about(caution, expected):
+    """k = 0 earns 1 on each of two steps. k = 1 earns, says one network, 1 and then ends; says the other, 3.378."""
+    agent, args = Agent(1, (1, 1), Args()), Args(caution=caution, outcome_networks=2)
+    rewards = torch.tensor([[1.0, 1.0], [1.0, 2.378 / 0.99]]).expand(2, 2, 2)  # network, step, k
+    c = torch.tensor([[[1.0, 0.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]]])
+    agent.of_each_network = lambda *_: (rewards.flatten(1), c.flatten(1))
+    k = torch.tensor([[0, 1], [0, 1]])
+    values, *_ = flexplore.imagined_return(agent, torch.zeros(2, 1), k, torch.zeros(2, 2, 1), args, with_mi=False)
+    assert values.tolist() == [pytest.approx(expected)]
+
+
 @pytest.mark.parametrize("policy", [False, True])
 def test_random_actions_that_survive(policy):
     """Where only k = 1 with z > 0 goes on, surviving actions are such; without survival, k and z are uniform."""
@@ -282,27 +294,13 @@ def test_clipped_rewards_stay_in_the_range_seen():
     """Of steps that go on: 0 to 2; of steps that end: -5 to 0, as 0 always counts."""
     replay, agent = Replay(4, 1, 1, 1, "cpu"), Agent(1, (1,), Args(outcome_networks=1))
     for r, ends in ((2.0, False), (1.0, False), (-5.0, True), (-3.0, True)):
-        replay.add([0.0], 0, torch.zeros(1), r, ends, False, [0.0], episode=0)
+        replay.add([0.0], 0, torch.zeros(1), r, ends, [0.0], episode=0)
     _, scale, reward_range = replay.scales()
     assert reward_range.tolist() == [[0, -5], [2, 0]] and scale == pytest.approx(math.sqrt(39 / 4))
     agent.reward_range.copy_(reward_range)
     for logit, outputs, expected in ((99.0, (9, 9), 2), (99.0, (-9, 9), 0), (-99.0, (9, -9), -5), (-99.0, (0, 9), 0)):
         agent.outcome[0].forward = lambda s, k, z, out=(*outputs, logit): torch.tensor([out], dtype=torch.float)
         assert agent.reward_and_continuation(None, None, None, None)[0].item() == pytest.approx(expected)
-
-
-def test_a_time_limit_pays_like_a_step_that_goes_on():
-    """With --clock. Rows: a step that goes on, one on which the limit falls, one that terminates."""
-    agent, zeros = Agent(1, (1,), Args(outcome_networks=1, clock=True)), torch.zeros(1, 3, 1)
-    agent.outcome[0].forward = lambda s, k, z: torch.tensor([[2.0, 7, 99, 99], [2, 7, 99, -99], [2, 7, -99, 99]])
-    r, c = agent.reward_and_continuation(None, None, None, None)
-    assert r.tolist() == pytest.approx([2, 2, 7]) and c.tolist() == pytest.approx([1, 0, 0])
-    agent.outcomes = lambda s, k, z, s_next: outputs
-    outputs, ends = torch.zeros(1, 3, 4, requires_grad=True), torch.tensor([[[0.0, 0, 1]], [[0.0, 1, 0]]])
-    tau = flexplore.Segment(zeros, zeros[..., 0].long(), zeros, torch.ones(1, 3), *ends, zeros, torch.ones(1, 3))
-    sum(flexplore.outcome_losses(agent, tau, torch.zeros(2, 3, 1), torch.ones(1, 3)).values()).backward()
-    up = -outputs.grad[0].sign()  # of R0, R1, the logits of c and l
-    assert up.tolist() == [[1, 0, 1, 1], [1, 0, 1, -1], [0, 1, -1, 0]]
 
 
 def test_held_sequences_and_missing_parameters():
@@ -318,6 +316,24 @@ def test_shift_moves_the_plan_by_one_step():
     new = flexplore.shift(plan._replace(std=torch.full((2, 1, 2, 1), 0.05)), uniform_mix=0.5)
     assert new.probs.flatten().tolist() == pytest.approx([0.35, 0.65, 0.5, 0.5])
     assert new.mean.flatten().tolist() == [3, 4, 0, 0] and new.std.flatten().tolist() == [1, 1, 1, 1]
+
+
+def test_plans_end_at_a_known_time_limit(monkeypatch, tmp_path):
+    """H = 3, and episodes of StubEnv last 10 steps if the agent only goes left."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
+    lengths = []
+
+    def left(agent, s, plan, args, explore):
+        lengths.append(len(plan.mean))
+        return torch.zeros(len(s)).long(), torch.zeros(len(s), 1), plan, torch.zeros(())
+
+    monkeypatch.setattr(flexplore, "mppi", left)
+    flags = dict(horizon=3, random_fraction=0.0, learning_starts=70, eval_episodes=1, final_eval_episodes=1)
+    flexplore.train(Args(**TINY | flags, time_limit=10))
+    assert lengths[-30:] == [3, 3, 3, 3, 3, 3, 3, 3, 2, 1] * 3  # the end of training and two evaluations
+    flexplore.train(Args(**TINY | flags, time_limit=0))
+    assert set(lengths[-30:]) == {3}
 
 
 class StubEnv(gym.Env):
@@ -413,17 +429,17 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
     "policy-horizon policy-frequency num-samples num-elites num-iterations eval-samples-factor eval-frequency "
     "eval-episodes final-eval-episodes":
         "0 -1 1.5 many",
-    "seed checkpoint-frequency eval-extra-steps": "-1 4294967296 1.5 many",
+    "seed time-limit checkpoint-frequency eval-extra-steps": "-1 4294967296 1.5 many",
     "gamma flexibility parameter-noise smoothing-start random-fraction survival-fraction policy-parameters "
     "proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
     "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
-    "mi-weight weight-decay": "-0.1 nan inf much",
+    "mi-weight weight-decay caution": "-0.1 nan inf much",
     "weight-averaging": "-0.1 1 nan much",
     "env-id env-source outcome-input activation discriminator smoothing": "0 other",
     "learning-starts": "2501",  # more than --total-timesteps
     "num-elites": "257",  # more than --num-samples
 }  # fmt: skip
-SWITCHES = "torch-deterministic cuda compile track capture-video save-model clock anneal-lr clip-reward prune".split()
+SWITCHES = "torch-deterministic cuda compile track capture-video save-model anneal-lr clip-reward prune".split()
 BAD_FLAGS = [(f"--{name}", value) for names, values in BAD_VALUES.items()
              for name in names.split() for value in values.split()]  # fmt: skip
 
@@ -468,9 +484,16 @@ def test_no_video_of_the_original_platform(capsys):
     assert end.value.code == 2 and "--capture-video must be left out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [
-    ["--horizon", "0"], ["--smoothing", "sometimes"], ["--resume", "nowhere"], ["--evaluate", "nowhere/model.pt"],
-], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--horizon", "0"],
+        ["--smoothing", "sometimes"],
+        ["--resume", "nowhere"],
+        ["--evaluate", "nowhere/model.pt"],
+    ],
+    ids=" ".join,
+)
 def test_bad_flags_end_the_program_before_any_work(flags, tmp_path):
     command = [sys.executable, ROOT / "flexplore_platform.py", *flags]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
