@@ -156,12 +156,12 @@ class Args:
     """whether imagined sequences that have probably ended give their place to copies of others; False is the paper"""
     hold_fraction: float | None = None  # by n, see below
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
-    caution: float = 0.0
-    """standard deviations of its values by the M networks that a sequence loses; 0, their mean, is the paper"""
     eval_samples_factor: int = 1
     """N in evaluation as a multiple of --num-samples; 1 is the paper"""
     eval_extra_steps: int = 0
     """steps that evaluation plans on top of H; 0 is the paper"""
+    eval_caution: float = 0.0
+    """standard deviations of its values by the M networks that a sequence loses in evaluation; 0 is the paper"""
     eval_frequency: int = 500
     """steps between evaluations"""
     eval_episodes: int = 20
@@ -510,7 +510,7 @@ def worth(value, caution):  # of sequences: mean - caution * std over the networ
     return value.mean(dim=0) - caution * value.std(dim=0, correction=0) if caution > 0 else value
 
 
-def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
+def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False):
     """reward_scale sum_{i<L} gamma^i (prod_{j<i} c_j) (r_i + eta c_i (r_aux,i - mean)), imagined (r_aux: section V).
 
     Arguments as for imagine.
@@ -518,15 +518,15 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
     first, for each step but the last, all rows as they were after it, of value -inf where they had not ended there;
     then all rows after the last step.
     [choice] eta is in units of the typical reward. The mean, a running one over update_policy's steps, is taken off:
-    r_aux would be a constant bonus for staying alive. With --caution each network values the sequences by itself, and
-    a sequence is worth the mean less some standard deviations: where data are few, one network in error is enough to
-    draw the mean, and so the planner, there.
+    r_aux would be a constant bonus for staying alive. With caution each network values the sequences by itself, and a
+    sequence is worth their mean less `caution` standard deviations: where data are few, one network in error is enough
+    to draw the mean, and so the planner, there.
     """
     L, R, last = len(k), len(s), with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
     states, ks, zs, next_states, features, ended, rows = imagine(agent, s, k, z, E, prune, last)
     s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)  # of all steps (L R, ...)
     s_next = torch.cat(next_states) if agent.outcome_of_next else None
-    r, c = (agent.of_each_network if args.caution > 0 else agent.reward_and_continuation)(s, k, z, s_next)
+    r, c = (agent.of_each_network if caution > 0 else agent.reward_and_continuation)(s, k, z, s_next)
     r_aux = mi_reward(agent, s, k, z, torch.cat(features)) if with_mi else None
     if with_mi:
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
@@ -535,10 +535,10 @@ def imagined_return(agent, s, k, z, args, with_mi, E=1, prune=False):
     for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L, dim=-1), c.chunk(L, dim=-1))):
         value, weight = value + weight * r_i, weight * args.gamma * c_i
         if prune and i + 1 < L:  # each row takes over the value and the actions of the row that it goes on from
-            finished.append((worth(value, args.caution).masked_fill(~ended[i], -torch.inf), k, z))
+            finished.append((worth(value, caution).masked_fill(~ended[i], -torch.inf), k, z))
             value, weight = value[..., rows[i]], weight[..., rows[i]]
             k, z = (torch.cat([x[: i + 1, rows[i]], x[i + 1 :]]) for x in (k, z))
-    values, ks, zs = zip(*finished, (worth(value, args.caution), k, z))
+    values, ks, zs = zip(*finished, (worth(value, caution), k, z))
     values = torch.cat([x.view(E, -1) for x in values], dim=1)
     ks, zs = torch.cat([x.view(L, E, -1) for x in ks], dim=2), torch.cat([x.view(L, E, R // E, -1) for x in zs], dim=2)
     return values, ks, zs, r_aux
@@ -778,7 +778,7 @@ def mppi(agent, s, plan, args, explore):
     the elites' first actions are densest: less at the mercy of noise than the best elite's [choice].
     """
     H, E, m = len(plan.mean), len(s), plan.mean.shape[3]
-    with_mi = explore and args.mi_weight > 0
+    with_mi, caution = explore and args.mi_weight > 0, 0.0 if explore else args.eval_caution
     proposals = int(args.proposal_fraction * args.num_samples)
     best_k, best_z, best_value = s.new_zeros(H, E, 0).long(), s.new_zeros(H, E, 0, m), s.new_zeros(E, 0)
     if proposals > 0:
@@ -786,13 +786,13 @@ def mppi(agent, s, plan, args, explore):
         given_k[:, :, ::2] = -1  # pi_beta's; in the other half the plan chooses k and only z is the policy's [choice]
         start = s.repeat_interleave(proposals, dim=0)
         best_value, best_k, best_z, _ = imagined_return(
-            agent, start, given_k.view(H, -1), None, args, with_mi, E, args.prune)  # fmt: skip
+            agent, start, given_k.view(H, -1), None, args, with_mi, caution, E, args.prune)  # fmt: skip
     start = s.repeat_interleave(args.num_samples, dim=0)
     for iteration in range(args.num_iterations):
         hold_fraction = args.hold_fraction if iteration + 1 < args.num_iterations else 0.0
         k, z = sample_sequences(agent, plan, args.num_samples, hold_fraction)
         value, k, z, _ = imagined_return(
-            agent, start, k.view(H, -1), z.view(H, -1, m), args, with_mi, E, args.prune)  # fmt: skip
+            agent, start, k.view(H, -1), z.view(H, -1, m), args, with_mi, caution, E, args.prune)  # fmt: skip
         # the n best of the new sequences, the proposals and the elites so far [choice], best first
         best_value, elites = torch.cat([value, best_value], dim=1).topk(args.num_elites, dim=1)
         best_k = torch.cat([k, best_k], dim=2).gather(2, elites.expand(H, -1, -1))
@@ -869,10 +869,10 @@ def check(args):
          "hold_fraction"),
         ("at least 0 and less than 1", lambda x: 0 <= x < 1, "weight_averaging"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
-        ("at least 0", lambda x: 0 <= x < math.inf, "mi_weight weight_decay caution"),
+        ("at least 0", lambda x: 0 <= x < math.inf, "mi_weight weight_decay eval_caution"),
         ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "seed time_limit checkpoint_frequency eval_extra_steps"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
-        ("0 with --outcome-networks 1", lambda x: x == 0 or args.outcome_networks > 1, "caution"),
+        ("0 with --outcome-networks 1", lambda x: x == 0 or args.outcome_networks > 1, "eval_caution"),
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
         ("at most 1000000", lambda x: x <= len(FINAL_SEEDS), "eval_episodes final_eval_episodes"),
         ("left out, as PyTorch finds no CUDA device", lambda x: not x or torch.cuda.is_available(), "cuda"),

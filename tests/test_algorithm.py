@@ -264,12 +264,12 @@ def test_pruning_keeps_what_ended_and_lets_every_row_reach_the_last_step():
 @pytest.mark.parametrize("caution, expected", [(0, [1.99, 2.189]), (1, [1.99, 1]), (0.5, [1.99, 1.5945])])
 def test_caution_takes_off_what_the_networks_disagree_about(caution, expected):
     """k = 0 earns 1 on each of two steps. k = 1 earns, says one network, 1 and then ends; says the other, 3.378."""
-    agent, args = Agent(1, (1, 1), Args()), Args(caution=caution, outcome_networks=2)
+    agent, args = Agent(1, (1, 1), Args()), Args(outcome_networks=2)
     rewards = torch.tensor([[1.0, 1.0], [1.0, 2.378 / 0.99]]).expand(2, 2, 2)  # network, step, k
     c = torch.tensor([[[1.0, 0.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]]])
     agent.of_each_network = lambda *_: (rewards.flatten(1), c.flatten(1))
     k = torch.tensor([[0, 1], [0, 1]])
-    values, *_ = flexplore.imagined_return(agent, torch.zeros(2, 1), k, torch.zeros(2, 2, 1), args, with_mi=False)
+    values, *_ = flexplore.imagined_return(agent, torch.zeros(2, 1), k, torch.zeros(2, 2, 1), args, False, caution)
     assert values.tolist() == [pytest.approx(expected)]
 
 
@@ -433,7 +433,7 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
     "gamma flexibility parameter-noise smoothing-start random-fraction survival-fraction policy-parameters "
     "proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
     "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
-    "mi-weight weight-decay caution": "-0.1 nan inf much",
+    "mi-weight weight-decay eval-caution": "-0.1 nan inf much",
     "weight-averaging": "-0.1 1 nan much",
     "env-id env-source outcome-input activation discriminator smoothing": "0 other",
     "learning-starts": "2501",  # more than --total-timesteps
@@ -442,6 +442,7 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
 SWITCHES = "torch-deterministic cuda compile track capture-video save-model anneal-lr clip-reward prune".split()
 BAD_FLAGS = [(f"--{name}", value) for names, values in BAD_VALUES.items()
              for name in names.split() for value in values.split()]  # fmt: skip
+BAD_TOGETHER = [("--eval-caution", "1", "--outcome-networks", "1")]
 
 
 def is_one_sentence(error):  # ours, or tyro's box with its hint
@@ -454,7 +455,9 @@ def test_bad_flags_are_of_every_flag():
     assert known == {name.replace("_", "-") for name in vars(Args())}
 
 
-@pytest.mark.parametrize("flags", BAD_FLAGS + [(f"--{name}", "maybe") for name in SWITCHES], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags", BAD_FLAGS + BAD_TOGETHER + [(f"--{name}", "maybe") for name in SWITCHES], ids=" ".join
+)
 def test_bad_flags(flags, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:

@@ -181,7 +181,7 @@ def test_the_equations_of_the_ceiling_are_the_environment(task, monkeypatch):
     true, flags, episodes = CEILINGS[task]
     script = getattr(ceiling, "goal" if task == "hard_goal" else task)
     monkeypatch.setattr(script, "make_env", getattr(true, "make_env", script.make_env))
-    args = script.Args(**flags, eval_samples_factor=1, proposal_fraction=0.0, caution=0.0)
+    args = script.Args(**flags, eval_samples_factor=1, proposal_fraction=0.0, eval_caution=0.0)
     agent, env, rows, random = true(args), script.make_env(args), [], np.random.default_rng(0)
     for seed in range(100):
         (s, _), over = env.reset(seed=seed), False
