@@ -77,7 +77,7 @@ class Args:
     env_id: Literal["CatchPoint-v0"] = "CatchPoint-v0"
     """the environment"""
     time_limit: int = 25
-    """steps after which an episode is cut off, if that is known: plans end there; 0 is the paper"""
+    """the environment's time limit in steps, if known (does not set it): plans end there; 0, the paper: unknown"""
     total_timesteps: int = 3000
     """environment steps of the run"""
     learning_starts: int = 300
@@ -158,7 +158,7 @@ class Args:
     eval_extra_steps: int = 0
     """steps that evaluation plans on top of H; 0 is the paper"""
     eval_caution: float = 1.0
-    """standard deviations of its values by the M networks that a sequence loses in evaluation; 0 is the paper"""
+    """kappa: evaluation values sequences by mean - kappa std of M returns; 0, the paper: by the networks' mean"""
     eval_frequency: int = 500
     """steps between evaluations"""
     eval_episodes: int = 20
@@ -284,9 +284,11 @@ def make_env(args, render_mode=None):
 #   update_model: T_phi down (1 - lambda) |s^ - s|^2 + lambda L_ex, f_W up L_ex; R_psi and C_omega; after T also L_smt
 #   update_policy: pi_beta and p_theta up the imagined return
 #
-# Shapes: d state size, K discrete actions, m = max m_k parameters (0 where k lacks them), H horizon, L <= H steps,
+# Shapes: d state size, K discrete actions, m = max m_k parameters (0 where k lacks them), H horizon, L steps,
 # B batch, N sequences, n elites, E episodes planned at once, R rows, S sequences per episode, M networks for R_psi and
-# C_omega. Time first: (H, B, ...), but M before it.
+# C_omega. Time first: (H, B, ...), but M before it. Where the model learns, H is --model-horizon.
+# s^: predicted, s~: perturbed; tau: replayed segments, w_i their mask; R0, R1: reward of a step that goes on, or that
+# terminates; r_aux: MI reward; T, without phi: the step from which on the reward is smoothed.
 # k is an index; where pi_beta needs gradients, a one-hot. T_phi is rolled by its means. Numbers that are defaults of a
 # function's arguments (widths, clips, momentum) have no flag.
 # [choice]: the paper leaves it open, or it goes beyond the paper (README.md). C_omega is DLPA's.
@@ -376,7 +378,7 @@ class Agent(nn.Module):
         self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
         self.discrete_policy = mlp(d, hidden, K, ACTIVATIONS["relu"])  # pi_beta(k|s)
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
-        self.register_buffer("reward_scale", torch.ones(()))  # RMS of the reward so far
+        self.register_buffer("reward_scale", torch.ones(()))  # RMS of the reward up to the last end of an episode
         self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # bounds of R0 and R1
         self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
@@ -401,7 +403,7 @@ class Agent(nn.Module):
         return torch.lerp(r1, r0, c), c
 
     def reward_and_continuation(self, s, k, z, s_next):
-        """Means over the M networks (R,), trained alike from different weights: where one overestimates, plans go."""
+        """Means over the M networks (R,), which only differ in initial weights: plans seek what one overestimates."""
         r, c = self.of_each_network(s, k, z, s_next)
         return r.mean(dim=0), c.mean(dim=0)
 
@@ -459,8 +461,8 @@ def random_action(agent, s, survival, policy, candidates=64):
 def mi_reward(agent, s, k, z, h, clip=3.0):
     """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
 
-    Its mean bounds the mutual information I(s'; (k, z) | s) from below. At the mean s' it pays for a T_phi that is sure
-    (small sigma_phi) and for z that p_theta seldom takes. h: T_phi's features.
+    Its mean is the paper's lower bound of the mutual information I(s'; (k, z) | s), where H(s'|s) >= H(z|s,k). At the
+    mean s' it pays for a T_phi that is sure (small sigma_phi) and for z that p_theta seldom takes. h: T_phi's features.
     [choice] Both per dimension and clipped, as densities are unbounded: log T_phi in units of scale; log p_theta the
     Gaussian's, though z is clamped to [-1, 1], and 0 where k has no parameters.
     """
@@ -483,9 +485,9 @@ def imagine(agent, s, k, z, E, prune, last):
     """Go L steps from s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m).
 
     Where z is None p_theta chooses it, and pi_beta chooses k where the given one is -1.
-    -> lists over the steps of s (R, d), k (R,), z (R, m), and of s' (R, d) and T_phi's features (R, hidden_size), which
-    have the last step only if `last`; if pruned, of each step but the last which rows ended and which row each goes on
-    from, (R,) each.
+    -> lists over the steps: s (R, d), k (R,), or (R, K) with gradients, z (R, m); s' (R, d) and T_phi's features (R,
+    hidden_size), without the last step unless `last`; if pruned, for every step but the last, which rows ended there
+    and the row from whose state each row goes on, (R,) each.
     [choice] Prune: a row that should have ended by now (prod_j c_j < 1/2) goes on from the state of another of its
     episode, drawn by prod_j c_j, with its own later actions: few would live to step L.
     """
@@ -506,7 +508,7 @@ def imagine(agent, s, k, z, E, prune, last):
     return states, ks, zs, next_states, features, ended, rows
 
 
-def worth(value, caution):  # of sequences: mean - caution * std over the networks' values (M, R), or their value (R,)
+def worth(value, caution):  # returns by each of the networks (M, R), or with caution 0 by their mean (R,) -> (R,)
     return value.mean(dim=0) - caution * value.std(dim=0, correction=0) if caution > 0 else value
 
 
@@ -514,13 +516,13 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     """reward_scale sum_{i<L} gamma^i (prod_{j<i} c_j) (r_i + eta c_i (r_aux,i - mean)), imagined (r_aux: section V).
 
     Arguments as for imagine.
-    -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; if pruned L R / E:
-    first, for each step but the last, all rows as they were after it, of value -inf where they had not ended there;
-    then all rows after the last step.
+    -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; if pruned L R / E, a
+    block of R / E for each step: block i < L - 1 has all rows as they were after step i, of value -inf but for those
+    that ended there, as the others live on in later blocks; the last block has all rows at the end.
     [choice] eta is in units of the typical reward. The mean, a running one over update_policy's steps, is taken off:
-    r_aux would be a constant bonus for staying alive. With caution each network values the sequences by itself, and a
-    sequence is worth their mean less `caution` standard deviations: where data are few, one network in error is enough
-    to draw the mean, and so the planner, there.
+    r_aux would be a constant bonus for staying alive. With caution > 0 it is not one return of the networks' mean r and
+    c, but the mean of the returns by each of them, less `caution` standard deviations: where data are few, one network
+    in error is enough to draw the mean, and so the planner, there.
     """
     L, R, last = len(k), len(s), with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
     states, ks, zs, next_states, features, ended, rows = imagine(agent, s, k, z, E, prune, last)
@@ -551,7 +553,10 @@ Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 
 
 class Replay:
-    """Transitions in order of play. Every 20th episode, from the 11th on, is held out for consistency_error."""
+    """Transitions in order of play. Every 20th episode, from the 11th on, is held out for consistency_error.
+
+    Of the steps on which a time limit fell only those that plans know; held-out episodes count in `scales`.
+    """
 
     def __init__(self, capacity, d, m, horizon, device):
         size = capacity + horizon  # a segment may reach past the last transition, where w_i is 0
@@ -559,7 +564,7 @@ class Replay:
         self.k, self.z = torch.zeros(size, dtype=torch.long, device=device), torch.zeros(size, m, device=device)
         self.r, self.terminated = torch.zeros(2, size, device=device)
         self.episode = torch.full((size,), -1, device=device)
-        self.train, self.held_out, self.size = [], [], 0  # indices of transitions, and their number
+        self.train, self.held_out, self.size = [], [], 0  # indices of transitions; number of all
 
     def add(self, s, k, z, r, terminated, s_next, episode):
         i, self.size = self.size, self.size + 1
@@ -571,7 +576,7 @@ class Replay:
         """-> change_rms (d,), reward_rms (), reward_range (2, 2).
 
         RMS of the one-step change of each state dimension, without terminating steps, and of the reward; least and
-        greatest reward, or 0, of the steps that go on and of those that terminate.
+        greatest reward of the steps that go on and of those that terminate, both widened to contain 0.
         """
         on, r = self.terminated[: self.size] == 0, self.r[: self.size]
         change = self.s_next[: self.size] - self.s[: self.size]
@@ -680,7 +685,10 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
 
 
 def update_policy(agent, optimizer, s, args):
-    """One step of pi_beta and p_theta up the imagined return from s (B, d), the model frozen (section V) -> losses."""
+    """One step of pi_beta and p_theta up the imagined return from s (B, d), the model frozen (section V) -> losses.
+
+    It imagines past a known time limit as well: the policies only propose, and the planner ends where it falls.
+    """
     given_k = torch.randint(agent.parameter_mask.shape[0], (args.policy_horizon, len(s)), device=s.device)
     given_k[:, ::2] = -1  # pi_beta's; where k is random p_theta learns of actions that pi_beta avoids [choice]
     value, _, _, r_aux = imagined_return(agent, s, given_k, None, args, with_mi=args.mi_weight > 0)
@@ -724,7 +732,7 @@ def shift(plan, uniform_mix):
 
 
 def until_limit(plan, time_limit, t):
-    """Its steps before the time limit, if that is known, t steps after the episode began [choice]."""
+    """`plan` without the steps past the time limit, if that is known; t: steps of the episode so far [choice]."""
     return Plan(*(x[: max(1, time_limit - t)] for x in plan)) if time_limit else plan
 
 
@@ -778,21 +786,20 @@ def mppi(agent, s, plan, args, explore):
     the elites' first actions are densest: less at the mercy of noise than the best elite's [choice].
     """
     H, E, m = len(plan.mean), len(s), plan.mean.shape[3]
-    with_mi, caution = explore and args.mi_weight > 0, 0.0 if explore else args.eval_caution
+    imagined = partial(imagined_return, agent, args=args, with_mi=explore and args.mi_weight > 0,
+                       caution=0.0 if explore else args.eval_caution, E=E, prune=args.prune)  # fmt: skip
     proposals = int(args.proposal_fraction * args.num_samples)
     best_k, best_z, best_value = s.new_zeros(H, E, 0).long(), s.new_zeros(H, E, 0, m), s.new_zeros(E, 0)
     if proposals > 0:
         given_k = draw(plan.probs, proposals)
         given_k[:, :, ::2] = -1  # pi_beta's; in the other half the plan chooses k and only z is the policy's [choice]
         start = s.repeat_interleave(proposals, dim=0)
-        best_value, best_k, best_z, _ = imagined_return(
-            agent, start, given_k.view(H, -1), None, args, with_mi, caution, E, args.prune)  # fmt: skip
+        best_value, best_k, best_z, _ = imagined(start, given_k.view(H, -1), None)
     start = s.repeat_interleave(args.num_samples, dim=0)
     for iteration in range(args.num_iterations):
         hold_fraction = args.hold_fraction if iteration + 1 < args.num_iterations else 0.0
         k, z = sample_sequences(agent, plan, args.num_samples, hold_fraction)
-        value, k, z, _ = imagined_return(
-            agent, start, k.view(H, -1), z.view(H, -1, m), args, with_mi, caution, E, args.prune)  # fmt: skip
+        value, k, z, _ = imagined(start, k.view(H, -1), z.view(H, -1, m))
         # the n best of the new sequences, the proposals and the elites so far [choice], best first
         best_value, elites = torch.cat([value, best_value], dim=1).topk(args.num_elites, dim=1)
         best_k = torch.cat([k, best_k], dim=2).gather(2, elites.expand(H, -1, -1))
@@ -817,7 +824,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     -> returns and successes (len(step_limits), 2, n): what each episode has come to after that many steps.
     """
     N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
-    args = replace(args, num_samples=N, horizon=H)  # a wider search than in training [choice]
+    args = replace(args, num_samples=N)  # a wider search than in training [choice]; mppi takes H from the plan
     results = np.zeros((len(step_limits), 2, len(seeds)))
     side_by_side = max(1, 4096 // N)
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
@@ -838,7 +845,9 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
                 for e, (_, r, _, _, info) in zip(episodes, steps):
                     results[within, 0, e] += r
                     results[within, 1, e] = info["is_success"]
-                going_on = [i for i, (_, _, terminated, truncated, _) in enumerate(steps) if not terminated | truncated]
+                going_on = [
+                    i for i, (_, _, terminated, truncated, _) in enumerate(steps) if not (terminated or truncated)
+                ]
                 s, episodes = np.array([steps[i][0] for i in going_on]), [episodes[i] for i in going_on]
                 plan = shift(Plan(*(x[:, going_on] for x in plan)), args.uniform_mix)
     envs[0].close()  # writes the last video
@@ -979,6 +988,8 @@ def train(args):
     compiled = partial(torch.compile, mode="reduce-overhead" if args.cuda else "default", disable=not args.compile)
     plan_in_training, learn_model, learn_policy = compiled(mppi), compiled(update_model), compiled(update_policy)
     env = make_env(args)
+    if args.time_limit not in (0, limit := getattr(env.unwrapped, "step_limit", args.time_limit)):
+        refuse(f"--time-limit must be 0 or that of the environment, {limit}, not {args.time_limit}")
     if args.track:
         import wandb
 
@@ -1022,7 +1033,10 @@ def train(args):
             writer.add_scalar(tag, value, global_step)
 
     def save_checkpoint(step):
-        """Between episodes, when all the environment's state is its random generator's. Ends the run if interrupted."""
+        """Between episodes, when the environment's state is its random generator's, or after the last step of the run.
+
+        Ends the run if interrupted.
+        """
         weights = torch.stack([x.sum() for x in agent.parameters()])
         stop_unless_finite(step, run_dir, {"a sum of weights": weights})  # the last checkpoint is a better one
         seconds["total"] = time.perf_counter() - start_time

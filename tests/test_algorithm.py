@@ -379,9 +379,9 @@ def test_evaluation_searches_more_than_training(monkeypatch):
     args = Args(horizon=2, num_samples=64, eval_samples_factor=4, eval_extra_steps=3)
     imagined, searches = flexplore.imagined_return, set()
 
-    def watch(agent, s, k, z, *rest):
+    def watch(agent, s, k, z, *rest, **kind):
         searches.add((len(k), len(s)) if z is not None else "proposals")
-        return imagined(agent, s, k, z, *rest)
+        return imagined(agent, s, k, z, *rest, **kind)
 
     monkeypatch.setattr(flexplore, "imagined_return", watch)
     flexplore.evaluate(Agent(1, (1, 1), args), args, range(1))
@@ -465,6 +465,15 @@ def test_bad_flags(flags, capsys, monkeypatch, tmp_path):
     error = capsys.readouterr().err
     assert end.value.code == 2 and not list(tmp_path.iterdir())
     assert is_one_sentence(error) and (flags[0] if flags[1] != "maybe" else "maybe") in error
+
+
+def test_a_time_limit_that_is_not_the_environments_is_refused(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        flexplore.train(Args(**TINY, time_limit=100))
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and not list(tmp_path.iterdir())
+    assert is_one_sentence(error) and "--time-limit must be 0 or that of the environment, 200, not 100" in error
 
 
 @pytest.mark.parametrize("flag, value, hint", [
