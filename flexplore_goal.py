@@ -83,7 +83,9 @@ class Args:
     learning_starts: int = 1000
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.4
-    """share of later steps that are random too, in the way of the next two flags; 0 is the paper"""
+    """share of later steps that are random too, in the way of the next three flags; 0 is the paper"""
+    random_spread: float = 0.0
+    """how much this share differs between episodes: by up to +- this times itself, uniformly; 0: not at all"""
     survival_fraction: float = 0.5
     """share of the random steps drawn from 64 candidates by C_omega's chance of going on; 0 is the paper"""
     policy_parameters: float = 0.5
@@ -1000,8 +1002,8 @@ def check(args):
          "updates_per_step batch_size horizon model_horizon policy_horizon policy_frequency num_samples num_elites "
          "num_iterations eval_samples_factor eval_frequency eval_episodes final_eval_episodes"),
         ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility parameter_noise "
-         "smoothing_start random_fraction survival_fraction policy_parameters proposal_fraction uniform_mix "
-         "hold_fraction"),
+         "smoothing_start random_fraction random_spread survival_fraction policy_parameters proposal_fraction "
+         "uniform_mix hold_fraction"),
         ("at least 0 and less than 1", lambda x: 0 <= x < 1, "weight_averaging"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
         ("at least 0", lambda x: 0 <= x < math.inf, "mi_weight weight_decay eval_caution"),
@@ -1188,12 +1190,14 @@ def train(args):
                 checkpoint_due = False
             (s, _), plan = env.reset(), initial_plan(args.horizon, 1, agent)
             episodic_return, episodic_length = 0.0, 0
+            # some episodes show where the policy leads, others what is beside it [choice]
+            spread = np.random.default_rng([args.seed, episode]).uniform(-args.random_spread, args.random_spread)
 
         # Act: at random in warm-up and in --random-fraction of the later steps, else planned
         s_now = torch.as_tensor(s, device=device)[None]
         if global_step <= args.learning_starts:
             k, z = random_action(average.module, s_now, survival=False, policy=False)
-        elif torch.rand(()) < args.random_fraction:
+        elif torch.rand(()) < args.random_fraction * (1 + spread):
             survival, policy = torch.rand(2) < torch.tensor([args.survival_fraction, args.policy_parameters])
             k, z = random_action(average.module, s_now, survival, policy and uses_policy)
         else:

@@ -39,7 +39,7 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
-FORMER = {"platform": "--random-fraction 0.2"}  # the defaults of when the ablations were run
+FORMER = {"platform": "--random-fraction 0.2 --random-spread 0"}  # the defaults of when the ablations were run
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 

@@ -85,7 +85,7 @@ class Subject:
         tau = replay.sample(args.batch_size, args.model_horizon)
         N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps  # as in evaluate()
         self.side_by_side = max(1, 4096 // N)
-        # as in train(), where each is compiled for one shape
+        # as in train(), where each is compiled for one shape (mppi also for the shorter plans before a time limit)
         compiled = partial(torch.compile, dynamic=False, disable=not args.compile)
         update = partial(compiled(script.update_model), agent, optimizers, args=args, smooth=False, diagnose=False)
         update_policy = partial(compiled(script.update_policy), agent, policy_optimizer)
@@ -97,7 +97,7 @@ class Subject:
         }
         if args.mi_weight == 0 and int(args.proposal_fraction * args.num_samples) == 0:
             del self.calls["policy"]  # as in train()
-        searching = replace(args, num_samples=N, horizon=H)
+        searching = replace(args, num_samples=N)
         plan = script.initial_plan(args.horizon, 1, agent)
         self.calls["plan"] = partial(compiled(script.mppi), average.module, replay.s[:1], plan, args, explore=True)
         plan = script.initial_plan(H, self.side_by_side, agent)

@@ -336,6 +336,22 @@ def test_plans_end_at_a_known_time_limit(monkeypatch, tmp_path):
     assert set(lengths[-30:]) == {3}
 
 
+@pytest.mark.parametrize("spread, variance", [(0.0, 2.5), (1.0, 10.0)])
+def test_the_share_of_random_steps_differs_between_episodes(spread, variance, monkeypatch, tmp_path):
+    """Random steps among the 10 of an episode: binomial, with p = 0.5 or, for each episode, p from U(0, 1)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
+    left, steps = (torch.zeros(1).long(), torch.zeros(1, 1)), []
+    monkeypatch.setattr(flexplore, "random_action", lambda *_, **__: steps.append(1) or left)
+    monkeypatch.setattr(flexplore, "mppi", lambda agent, s, plan, *_, **__: steps.append(0) or (*left, plan, s.sum()))
+    monkeypatch.setattr(flexplore, "evaluate", lambda *_, **__: np.zeros((1, 2, 1)))
+    monkeypatch.setattr(flexplore, "update_model", lambda *_, **__: {})
+    flags = dict(total_timesteps=2000, learning_starts=10, eval_frequency=2000, mi_weight=0.0, proposal_fraction=0.0)
+    flexplore.train(Args(**TINY | flags, random_fraction=0.5, random_spread=spread))
+    counts = np.reshape(steps[10:], (-1, 10)).sum(axis=1)
+    assert counts.mean() == pytest.approx(5, abs=0.7) and counts.var() == pytest.approx(variance, rel=0.35)
+
+
 class StubEnv(gym.Env):
     """A walk on a line that ends at 1 (success), with any number of actions and of parameters."""
 
@@ -430,8 +446,8 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
     "eval-episodes final-eval-episodes":
         "0 -1 1.5 many",
     "seed time-limit checkpoint-frequency eval-extra-steps": "-1 4294967296 1.5 many",
-    "gamma flexibility parameter-noise smoothing-start random-fraction survival-fraction policy-parameters "
-    "proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
+    "gamma flexibility parameter-noise smoothing-start random-fraction random-spread survival-fraction "
+    "policy-parameters proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
     "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
     "mi-weight weight-decay eval-caution": "-0.1 nan inf much",
     "weight-averaging": "-0.1 1 nan much",
