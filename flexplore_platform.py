@@ -929,9 +929,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
                 for e, (_, r, _, _, info) in zip(episodes, steps):
                     results[within, 0, e] += r
                     results[within, 1, e] = info["is_success"]
-                going_on = [
-                    i for i, (_, _, terminated, truncated, _) in enumerate(steps) if not (terminated or truncated)
-                ]
+                going_on = [i for i, (_, _, *ends, _) in enumerate(steps) if not any(ends)]
                 s, episodes = np.array([steps[i][0] for i in going_on]), [episodes[i] for i in going_on]
                 plan = shift(Plan(*(x[:, going_on] for x in plan)), args.uniform_mix)
     envs[0].close()  # writes the last video

@@ -134,10 +134,8 @@ def flexibility(results):
     for task, ax in zip(tasks, axes[0]):
         for kind, marker in (("conditional", "o"), ("marginal", "^")):
             for x, colour in zip(FLEXIBILITIES, colours):
-                if (
-                    x == "0"
-                    and kind == "marginal"
-                    or not (runs := results.runs("flexibility", task, flexibility_variant(kind, x)))
+                if x == "0" and kind == "marginal" or not (
+                    runs := results.runs("flexibility", task, flexibility_variant(kind, x))
                 ):
                     continue
                 errors, returns = [consistency_error(run) for run in runs], final(runs)[0]

@@ -176,8 +176,7 @@ class Queue:
         self.executor.update_parameters(timeout_min=60 * 24 * 365)
         if self.slurm:
             self.executor.update_parameters(
-                timeout_min=args.time, cpus_per_task=args.cpus, mem_gb=args.mem, slurm_partition=args.partition
-            )
+                timeout_min=args.time, cpus_per_task=args.cpus, mem_gb=args.mem, slurm_partition=args.partition)
         self.states = self.squeue()
 
     def squeue(self):

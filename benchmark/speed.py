@@ -137,10 +137,8 @@ class Subject:
         summary["checkpoint_share"] = seconds["checkpoint"] / between
         summary["checkpoint_MB"] = self.checkpoint.stat().st_size / 1e6
         for name, rate in reached.items():
-            with (
-                torch.compiler.set_stance("force_eager"),
-                FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop}) as counter,
-            ):
+            with torch.compiler.set_stance("force_eager"), \
+                 FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop}) as counter:
                 self.calls[name]()
             achieved = (count := counter.get_total_flops()) / seconds[name]
             summary[name] = {"MFLOP": count / 1e6, "GFLOP/s": achieved / 1e9, "mm GFLOP/s": rate / 1e9}
