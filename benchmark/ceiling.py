@@ -290,7 +290,7 @@ if __name__ == "__main__":
     task = Path(script.__file__).stem.removeprefix("flexplore_") + (f"_{args.n}" if script is hard_move else "")
     task = "hard_goal" if args.env_id == "HardGoal-v0" else task
     script.check(args)
-    args.proposal_fraction, args.eval_caution, args.total_timesteps = 0.0, 0.0, 0  # nothing is trained, nor disagrees
+    args.proposal_fraction, args.eval_caution, args.total_timesteps = 0.0, 0.0, 0  # no policies, and one model
     script.configure_torch()
     script.make_env = getattr(true, "make_env", script.make_env)
     result = {"args": vars(args), "wall_seconds": 0} | script.provenance(args)

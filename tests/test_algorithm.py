@@ -512,16 +512,9 @@ def test_no_video_of_the_original_platform(capsys):
     assert end.value.code == 2 and "--capture-video must be left out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--horizon", "0"],
-        ["--smoothing", "sometimes"],
-        ["--resume", "nowhere"],
-        ["--evaluate", "nowhere/model.pt"],
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("flags", [
+    ["--horizon", "0"], ["--smoothing", "sometimes"], ["--resume", "nowhere"], ["--evaluate", "nowhere/model.pt"],
+], ids=" ".join)
 def test_bad_flags_end_the_program_before_any_work(flags, tmp_path):
     command = [sys.executable, ROOT / "flexplore_platform.py", *flags]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
