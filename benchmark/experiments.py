@@ -22,8 +22,8 @@ class Experiment:
     task_flags: dict[str, str] = field(default_factory=dict)
     """of all variants of a task, where defaults are not meant"""
     shared: dict[str, str] = field(default_factory=dict)
-    """<variant>: the <experiment>/<variant> that has the same flags, and whose runs it uses, but for the tasks whose
-    `task_flags` are others there"""
+    """<variant>: the <experiment>/<variant> that has the same flags; its runs are used, unless the task's `task_flags`
+    are others there"""
     keep_states: bool = False
     """whether the states and rewards of training are stored, in seed_<n>.npz"""
 
@@ -65,7 +65,7 @@ EXPERIMENTS = {
         task_flags=FORMER,
         shared={"conditional_0.3": "components/flexplore", "none_0": "components/no_wasserstein"},
     ),
-    # one of the paper's mechanisms left out at a time, or all of our choices that have a flag
+    # one of the paper's mechanisms left out at a time, or most of our choices
     "components": Experiment(
         {"flexplore": "", "no_wasserstein": "--flexibility 0", "no_mi": "--mi-weight 0",
          "no_smoothing": "--smoothing never", "no_proposals": "--proposal-fraction 0", "plain": PLAIN},

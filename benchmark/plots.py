@@ -178,12 +178,15 @@ def exploration(results):
     size = 8.2, 2.5 * len(tasks) + 0.4
     figure, axes = plt.subplots(len(tasks), 3, figsize=size, layout="constrained", squeeze=False)
     for task, (*pictures, right) in zip(tasks, axes):
-        states = {v: results.states("exploration", task, v) for v in variants}
-        first = [runs[0] for runs in states.values() if runs]
+        states = {name: results.states("exploration", task, v) for v, name in variants.items()}
+        first = {name: runs[0] for name, runs in states.items() if runs}
+        if not first:
+            continue
+        names, first = list(first), list(first.values())
         points, rewards = coordinates(task, first), [run["r"] for run in first]
         if task not in PLANE:
             points, rewards = embedding(first)
-        for ax, p, r, name in zip(pictures, points, rewards, variants.values()):
+        for ax, p, r, name in zip(pictures, points, rewards, names):
             good = r >= np.quantile(np.concatenate(rewards), 0.9)
             ax.plot(*p[~good].T, ".", color=COLOURS["flexplore"], markersize=2.5, alpha=0.35)
             ax.plot(*p[good].T, ".", color=COLOURS["dlpa_like"], markersize=3, label="rewards in the top tenth")

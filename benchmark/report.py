@@ -56,7 +56,8 @@ LIMITS_25 = {  # Hard Move with 25 steps: return, success
 NAMES = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like"}
 COMPONENTS = {"flexplore": "all", "no_wasserstein": "no Wasserstein loss", "no_mi": "no MI reward",
               "no_smoothing": "no smoothing", "no_proposals": "no proposals"}  # fmt: skip
-PLAIN = {"plain": "all, but none of our choices"}
+PLAIN = {"plain": "all, without most of our choices"}
+UNRELATED = "seed", "track", "wandb_project_name", "wandb_entity", "capture_video", "save_model", "checkpoint_frequency"
 SMOOTHING = {"always": "always", "after_0.25": "T = 0.25", "after_0.5": "T = 0.5", "after_0.75": "T = 0.75",
              "never": "never"}  # fmt: skip
 FLEXIBILITIES = "0", "0.3", "0.5", "0.7", "1"
@@ -89,7 +90,7 @@ class Results:
             self.loaded[key] = runs = [json.loads(path.read_text()) for path in paths.values()]
             for path, run in zip(paths.values(), runs):
                 first = runs[0]["args"]
-                if other := [n for n, x in run["args"].items() if n != "seed" and first.get(n, x) != x]:
+                if other := [n for n, x in run["args"].items() if n not in UNRELATED and first.get(n, x) != x]:
                     sys.exit(f"error: {path} and the variant's first seed differ in {', '.join(other)}")
         return self.loaded[key]
 
@@ -505,8 +506,8 @@ if __name__ == "__main__":
 
     args, readme = tyro.cli(Args), ROOT / "README.md"
     results = Results(args.results)
+    plots.draw(results, args.results.parent / "figures")
     if args.results == RESULTS:
         readme.write_text(regenerate(readme.read_text(), results))
     else:
         print("\n\n".join(section(results, name) for name in ("table", *ABLATIONS) if results.tasks(name)))
-    plots.draw(results, args.results.parent / "figures")

@@ -27,6 +27,7 @@ from typing import Literal
 import submitit
 import tyro
 from experiments import EXPERIMENTS, TASKS, home
+from submitit.core.utils import FailedJobError
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,6 +73,7 @@ class Run:
     result: Path
     """the .json that it makes, when it is done"""
     keep_states: bool
+    process = None  # the script, once it runs
 
     def __call__(self):
         if os.environ["SUBMITIT_EXECUTOR"] == "local":  # SLURM signals the script itself
@@ -133,9 +135,10 @@ class Run:
         os.replace(temporary, self.result)
 
     def checkpoint(self):
-        with suppress(ProcessLookupError, ChildProcessError):  # it has just ended
-            os.kill(self.process.pid, signal.SIGTERM)
-            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        if self.process:
+            with suppress(ProcessLookupError, ChildProcessError):  # it has just ended
+                os.kill(self.process.pid, signal.SIGTERM)
+                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
         return submitit.helpers.DelayedSubmission(replace(self))
 
     def progress(self):
@@ -252,7 +255,8 @@ def show_failures(failed):
         if not log.exists() or not log.stat().st_size:
             log = job.paths.stderr
         lines = log.read_text().replace("\r", "\n").split("\n") if log.exists() else []
-        print(f"failed: {run.name}: {next((line for line in reversed(lines) if line.strip()), '')}\n  log: {log}")
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        print(f"failed: {run.name}: {last}\n  log: {log}\n  job: {job.paths.stderr}")
 
 
 def main(args):
@@ -284,6 +288,8 @@ def main(args):
                 shown, checked = counts, time.time()
                 text = f"{counts[0]} running, {counts[1]} waiting, {counts[2]} failed, "
                 bar.set_postfix_str(f"{text}{time_left(jobs, waiting, at_a_time)} left")
+    except FailedJobError as error:
+        sys.exit(f"error: sbatch refused {run.name} (--workers limits how many jobs it gets): {error}")
     except KeyboardInterrupt:
         print("\nstopping; the same command goes on")
         return 130

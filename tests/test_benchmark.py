@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import importlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
 import ceiling  # noqa: E402
 import plots  # noqa: E402
 import report  # noqa: E402
+import run as launcher  # noqa: E402
 from experiments import EXPERIMENTS, PLAIN, home  # noqa: E402
 from rliable import metrics  # noqa: E402
 from run import Args, plan  # noqa: E402
@@ -111,6 +113,22 @@ class Run:
         """Every evaluation once, so that nothing was done twice."""
         printed = [self.log().count(text) for text in ("step 240: ", "step 480: ", "final: ")]
         return [x["step"] for x in json.loads(self.result.read_text())["curve"]] == [240, 480] and printed == [1] * 3
+
+
+def test_a_refused_submission_is_told_in_one_sentence(tmp_path):
+    for command, text in (("sbatch", "echo 'job limit reached' >&2; exit 1"), ("srun", ""), ("squeue", "")):
+        (tmp_path / command).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / command).chmod(0o755)
+    command = [sys.executable, ROOT / "benchmark" / "run.py", "table", "--cluster", "slurm", "--output", tmp_path]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(command, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: sbatch refused table/platform/flexplore/seed_1" in done.stderr and "job limit reached" in done.stderr
+
+
+def test_a_job_whose_time_is_up_before_its_script_runs_is_submitted_again(tmp_path):
+    waiting = launcher.Run("name", [], tmp_path, tmp_path / "result.json", False)
+    assert waiting.checkpoint().function.name == "name"
 
 
 def test_a_stopped_experiment_is_taken_up_and_failures_are_listed(tmp_path):
@@ -243,6 +261,19 @@ def test_the_noise_of_the_ceiling_is_that_of_the_environment(task, k, z):
 def test_readme_agrees_with_the_results():
     text = (ROOT / "README.md").read_text()
     assert report.regenerate(text, report.Results()) == text, "run `python benchmark/report.py`"
+
+
+def test_seeds_of_a_variant_may_differ_only_in_what_changes_no_number(tmp_path):
+    (path, *_) = (report.RESULTS / "table" / "catch_point" / "flexplore").glob("seed_*.json")
+    folder = tmp_path / "table" / "catch_point" / "flexplore"
+    folder.mkdir(parents=True)
+    run = json.loads(path.read_text())
+    for seed, changed in (1, {}), (2, {"track": True}):
+        (folder / f"seed_{seed}.json").write_text(json.dumps(run | {"args": run["args"] | changed}))
+    assert len(report.Results(tmp_path).runs("table", "catch_point", "flexplore")) == 2
+    (folder / "seed_3.json").write_text(json.dumps(run | {"args": run["args"] | {"horizon": 5}}))
+    with pytest.raises(SystemExit, match="differ in horizon"):
+        report.Results(tmp_path).runs("table", "catch_point", "flexplore")
 
 
 def test_nothing_is_drawn_or_claimed_without_results(tmp_path):
