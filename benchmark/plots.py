@@ -178,11 +178,11 @@ def exploration(results):
     size = 8.2, 2.5 * len(tasks) + 0.4
     figure, axes = plt.subplots(len(tasks), 3, figsize=size, layout="constrained", squeeze=False)
     for task, (*pictures, right) in zip(tasks, axes):
-        states = {name: results.states("exploration", task, v) for v, name in variants.items()}
-        first = {name: runs[0] for name, runs in states.items() if runs}
-        if not first:
+        states = ((name, results.states("exploration", task, v)) for v, name in variants.items())
+        shown = [(name, runs[0]) for name, runs in states if runs]
+        if not shown:
             continue
-        names, first = list(first), list(first.values())
+        names, first = zip(*shown)
         points, rewards = coordinates(task, first), [run["r"] for run in first]
         if task not in PLANE:
             points, rewards = embedding(first)

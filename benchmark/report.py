@@ -57,6 +57,7 @@ NAMES = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like"}
 COMPONENTS = {"flexplore": "all", "no_wasserstein": "no Wasserstein loss", "no_mi": "no MI reward",
               "no_smoothing": "no smoothing", "no_proposals": "no proposals"}  # fmt: skip
 PLAIN = {"plain": "all, without most of our choices"}
+# flags in which the runs of a variant may differ
 UNRELATED = "seed", "track", "wandb_project_name", "wandb_entity", "capture_video", "save_model", "checkpoint_frequency"
 SMOOTHING = {"always": "always", "after_0.25": "T = 0.25", "after_0.5": "T = 0.5", "after_0.75": "T = 0.75",
              "never": "never"}  # fmt: skip

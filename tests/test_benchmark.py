@@ -283,6 +283,13 @@ def test_nothing_is_drawn_or_claimed_without_results(tmp_path):
     assert all("Not run yet" in report.section(results, name) for name in EXPERIMENTS)
 
 
+def test_the_picture_of_exploration_names_the_variant_that_has_runs(tmp_path):
+    stored, folder = report.RESULTS / "exploration" / "catch_point", tmp_path / "exploration" / "catch_point"
+    shutil.copytree(stored / "without_mi", folder / "without_mi")
+    picture, empty, _ = plots.exploration(report.Results(tmp_path)).axes
+    assert (picture.get_title(), empty.get_title()) == ("Catch Point, without", "")
+
+
 def test_every_experiment_is_reported(tmp_path):
     """On invented results of one task, which differ by seed and variant."""
     (path, *_) = (report.RESULTS / "table" / "catch_point" / "flexplore").glob("seed_*.json")
