@@ -5,6 +5,7 @@ import numpy as np
 from experiments import HORIZONS
 from report import (
     ABLATIONS,
+    CHOICES,
     COMPONENTS,
     EXPLORATION,
     FLEXIBILITIES,
@@ -169,6 +170,28 @@ def components(results):
     axes[0, 0].set_yticks(range(len(tasks)), [TASKS[task].title for task in tasks])
     axes[0, 0].invert_yaxis()
     figure.supxlabel("change of the score by leaving it out (0 = random play, 1 = limit)", fontsize=9)
+    return figure
+
+
+def choices(results):
+    """Learning curves, moved to the level of the final starts, with the defaults and without most of our choices."""
+    tasks = results.tasks("choices")
+    figure, axes = grid_of(tasks, 4, 2.9, 2.6)
+    for task, ax in zip(tasks, axes[0]):
+        for (variant, label), colour in zip(CHOICES.items(), COLOURS.values()):
+            if runs := results.runs("choices", task, variant):
+                values = np.array([[point["return_mean"] for point in run["curve"]] for run in runs])
+                values += start_shift(results, task)
+                x = [point["step"] for point in runs[0]["curve"]]
+                ax.plot(x, values.mean(axis=0), color=colour, linewidth=1.5, label=label)
+                ax.fill_between(x, *interval(values), color=colour, alpha=0.2, linewidth=0)
+        ax.axhline(TASKS[task].limit[1], color=GREEN, linewidth=1, label="limit")
+        ax.axhline(TASKS[task].random[0], color=GREY, linewidth=1, linestyle=":", label="random play")
+        ax.set(title=TASKS[task].title, xlabel="environment steps")
+        ax.set_xlim(left=0)
+        return_limits(ax, task)
+    axes[0, 0].set_ylabel("return")
+    legend(figure, axes[0, 0])
     return figure
 
 

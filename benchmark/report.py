@@ -56,7 +56,7 @@ LIMITS_25 = {  # Hard Move with 25 steps: return, success
 NAMES = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like"}
 COMPONENTS = {"flexplore": "all", "no_wasserstein": "no Wasserstein loss", "no_mi": "no MI reward",
               "no_smoothing": "no smoothing", "no_proposals": "no proposals"}  # fmt: skip
-PLAIN = {"plain": "all, without most of our choices"}
+CHOICES = {"flexplore": "defaults", "plain": "without most of our choices"}
 # flags in which the runs of a variant may differ
 UNRELATED = "seed", "track", "wandb_project_name", "wandb_entity", "capture_video", "save_model", "checkpoint_frequency"
 SMOOTHING = {"always": "always", "after_0.25": "T = 0.25", "after_0.5": "T = 0.5", "after_0.75": "T = 0.75",
@@ -401,8 +401,7 @@ def flexibility(results):
 
 
 def components(results):
-    variants = COMPONENTS | PLAIN
-    rows = [[TASKS[task].title, *(return_and_success(results, "components", task, v) for v in variants)]
+    rows = [[TASKS[task].title, *(return_and_success(results, "components", task, v) for v in COMPONENTS)]
             for task in results.tasks("components")]  # fmt: skip
     seeds, complete = len(EXPERIMENTS["components"].seeds), []
     for task in results.tasks("components"):
@@ -413,8 +412,14 @@ def components(results):
         for name, statistic in (("Mean", mean), ("IQM", iqm)):
             over = [statistic(np.stack([scores[i] for scores in complete], axis=1)) for i in range(len(COMPONENTS))]
             cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*x) for x in over]
-            rows.append([f"{name} of the score, {len(complete)} task{'s' * (len(complete) > 1)}", *cells, ""])
-    return markdown(["return; success", *variants.values()], rows)
+            rows.append([f"{name} of the score, {len(complete)} task{'s' * (len(complete) > 1)}", *cells])
+    return markdown(["return; success", *COMPONENTS.values()], rows)
+
+
+def choices(results):
+    rows = [[TASKS[task].title, *(return_and_success(results, "choices", task, v) for v in CHOICES)]
+            for task in results.tasks("choices")]  # fmt: skip
+    return markdown(["return; success", *CHOICES.values()], rows)
 
 
 def exploration(results):
@@ -453,7 +458,7 @@ def steps(results, experiment):
 
 
 MEASUREMENTS = {f.__name__: f for f in (ceiling, goal_starts, speed)}
-ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, exploration, horizon)}
+ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, choices, exploration, horizon)}
 
 
 def defaults(task):
