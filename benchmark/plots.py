@@ -26,7 +26,7 @@ from scipy.stats import bootstrap
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-COLOURS = {"flexplore": "#1f6fb4", "dlpa_like": "#e07b1a"}
+COLOURS = {"flexplore": "#1f6fb4", "dlpa_like": "#e07b1a", "plain": "#8a4fa3"}
 GREEN, DARK, GREY = "#3a9d4d", "#333333", "#9a9a9a"
 STYLE = {
     "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.spines.top": False, "figure.dpi": 110,
@@ -72,6 +72,14 @@ def return_limits(ax, task, headroom=0.08):
     ax.set_ylim(random - 0.15 * (limit - random), limit + headroom * (limit - random))
 
 
+def show_curve(ax, x, values, last, colour, label):
+    """Mean of values (seeds, points) with its interval, and that of the final evaluations as a diamond."""
+    ax.plot(x, values.mean(axis=0), color=colour, linewidth=1.5, label=label)
+    ax.fill_between(x, *interval(values), color=colour, alpha=0.2, linewidth=0)
+    ax.plot(x[-1], np.mean(last), "D", color=colour, markersize=5, markeredgecolor="white", clip_on=False, zorder=3,
+            label=f"{label}, final")  # fmt: skip
+
+
 def curves(results, over):
     """Return and success of greedy episodes against environment steps or minutes, and the final evaluation.
 
@@ -90,17 +98,13 @@ def curves(results, over):
             ax.axhline(published, color=DARK, linewidth=1, linestyle=(0, (4, 3)), label="best published")
             ax.axhline(t.random[i], color=GREY, linewidth=1, linestyle=":", label="random play")
             key, factor = (("return_mean", 1), ("success_rate", 100))[i]
-            shift = start_shift(results, task, key)
+            shift = start_shift([run for runs in runs_of.values() for run in runs], key)
             for variant, runs in runs_of.items():
                 values = np.array([[factor * (point[key] + shift) for point in run["curve"]] for run in runs])
                 x = [point["step"] for point in runs[0]["curve"]]
                 if over == "minutes":
                     x = np.mean([[point["wall_seconds"] / 60 for point in run["curve"]] for run in runs], axis=0)
-                colour = COLOURS[variant]
-                ax.plot(x, values.mean(axis=0), color=colour, linewidth=1.5, label=NAMES[variant])
-                ax.fill_between(x, *interval(values), color=colour, alpha=0.2, linewidth=0)
-                ax.plot(x[-1], final(runs)[i].mean(), "D", color=colour, markersize=5, markeredgecolor="white",
-                        clip_on=False, zorder=3, label=f"{NAMES[variant]}, final")  # fmt: skip
+                show_curve(ax, x, values, final(runs)[i], COLOURS[variant], NAMES[variant])
             ax.set_xlim(left=0)
         seeds = {len(runs) for runs in runs_of.values()}
         upper.set_title(f"{t.title} ({' or '.join(map(str, sorted(seeds)))} seed{'s' * (seeds != {1})})")
@@ -174,17 +178,16 @@ def components(results):
 
 
 def choices(results):
-    """Learning curves, moved to the level of the final starts, with the defaults and without most of our choices."""
+    """Learning curves with the defaults and without most of our choices, moved as those of the table."""
     tasks = results.tasks("choices")
     figure, axes = grid_of(tasks, 4, 2.9, 2.6)
     for task, ax in zip(tasks, axes[0]):
-        for (variant, label), colour in zip(CHOICES.items(), COLOURS.values()):
-            if runs := results.runs("choices", task, variant):
-                values = np.array([[point["return_mean"] for point in run["curve"]] for run in runs])
-                values += start_shift(results, task)
-                x = [point["step"] for point in runs[0]["curve"]]
-                ax.plot(x, values.mean(axis=0), color=colour, linewidth=1.5, label=label)
-                ax.fill_between(x, *interval(values), color=colour, alpha=0.2, linewidth=0)
+        runs_of = {v: results.runs("choices", task, v) for v in CHOICES if results.runs("choices", task, v)}
+        shift = start_shift([run for runs in runs_of.values() for run in runs])
+        for variant, runs in runs_of.items():
+            values = np.array([[point["return_mean"] + shift for point in run["curve"]] for run in runs])
+            x = [point["step"] for point in runs[0]["curve"]]
+            show_curve(ax, x, values, final(runs)[0], COLOURS[variant], CHOICES[variant])
         ax.axhline(TASKS[task].limit[1], color=GREEN, linewidth=1, label="limit")
         ax.axhline(TASKS[task].random[0], color=GREY, linewidth=1, linestyle=":", label="random play")
         ax.set(title=TASKS[task].title, xlabel="environment steps")

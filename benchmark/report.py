@@ -135,13 +135,9 @@ def improvement(x, y):
     return estimate((x, y), probability)
 
 
-def start_shift(results, task, key="return_mean"):
+def start_shift(runs, key="return_mean"):
     """How much easier the starts of final evaluations are than those of learning curves, mean over runs."""
-    shifts = [
-        run["final"][key] - np.mean([point[key] for point in run["curve"][-3:]])
-        for variant in NAMES for run in results.runs("table", task, variant)
-    ]  # fmt: skip
-    return np.mean(shifts)
+    return np.mean([run["final"][key] - np.mean([point[key] for point in run["curve"][-3:]]) for run in runs])
 
 
 def reached(run, threshold, shift):
@@ -253,7 +249,8 @@ def table(results):
             f"{t.published_return[0]:.2f} ({t.published_return[1]}), {t.published_success}% (CHDP)",
             f"{between(*t.limit)}, {between(*t.limit_success)}%",
         ])  # fmt: skip
-        times = [reached(run, t.published_return[0], start_shift(results, task)) for run in runs]
+        shift = start_shift([run for v in NAMES for run in results.runs("table", task, v)])
+        times = [reached(run, t.published_return[0], shift) for run in runs]
         to = [np.median([time[i] for time in times if time]) for i in (0, 1)] if any(times) else []
         count = sum(time is not None for time in times)
         ablation = results.runs("table", task, "dlpa_like")
