@@ -400,16 +400,19 @@ def flexibility(results):
 def components(results):
     rows = [[TASKS[task].title, *(return_and_success(results, "components", task, v) for v in COMPONENTS)]
             for task in results.tasks("components")]  # fmt: skip
-    seeds, complete = len(EXPERIMENTS["components"].seeds), []
+    seeds, returns = len(EXPERIMENTS["components"].seeds), {}
     for task in results.tasks("components"):
-        scores = [TASKS[task].score(final(results.runs("components", task, v))[0]) for v in COMPONENTS]
-        if all(len(x) == seeds for x in scores):
-            complete.append(scores)
-    if complete:
-        for name, statistic in (("Mean", mean), ("IQM", iqm)):
-            over = [statistic(np.stack([scores[i] for scores in complete], axis=1)) for i in range(len(COMPONENTS))]
-            cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*x) for x in over]
-            rows.append([f"{name} of the score, {len(complete)} task{'s' * (len(complete) > 1)}", *cells])
+        of = [final(results.runs("components", task, v))[0] for v in COMPONENTS]
+        if all(len(x) == seeds for x in of):
+            returns[task] = of
+    scores = {task: [TASKS[task].score(x) for x in of] for task, of in returns.items()}
+    hard_move = {task: of for task, of in returns.items() if task.startswith("hard_move")}
+    for name, statistic, over in (("Mean of the return, Hard Move", mean, hard_move),
+                                  ("Mean of the score", mean, scores), ("IQM of the score", iqm, scores)):  # fmt: skip
+        if over:
+            of = [statistic(np.stack([x[i] for x in over.values()], axis=1)) for i in range(len(COMPONENTS))]
+            cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*x) for x in of]
+            rows.append([f"{name}, {len(over)} task{'s' * (len(over) > 1)}", *cells])
     return markdown(["return; success", *COMPONENTS.values()], rows)
 
 
