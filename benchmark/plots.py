@@ -171,6 +171,7 @@ def components(results):
                 ax.plot(difference, y, "o", color=COLOURS["flexplore"], markersize=5.5)
         ax.set_title(COMPONENTS[variant])
         ax.grid(axis="y", visible=False)
+        ax.locator_params(axis="x", nbins=4)
     axes[0, 0].set_yticks(range(len(tasks)), [TASKS[task].title for task in tasks])
     axes[0, 0].invert_yaxis()
     figure.supxlabel("change of the score by leaving it out (0 = random play, 1 = limit)", fontsize=9)
@@ -194,7 +195,7 @@ def choices(results):
         ax.set_xlim(left=0)
         return_limits(ax, task)
     axes[0, 0].set_ylabel("return")
-    legend(figure, axes[0, 0])
+    legend(figure, axes[0, 0], 6 if len(tasks) > 2 else 3)
     return figure
 
 
