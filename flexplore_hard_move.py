@@ -77,8 +77,8 @@ class Args:
     env_id: Literal["HardMove-v0"] = "HardMove-v0"
     """the environment"""
     n: Literal[4, 6, 8, 10] = 4
-    """thrusters of the agent; every subset of them is a discrete action. Defaults that are None depend on n: 4, 6, 8,
-    10 have 3,000, 6,000, 8,000, 10,000 steps; 4 has uniform mix 0.3 and hold fraction 0.5, the others 0.5 and 0.9"""
+    """thrusters of the agent; every subset of them is a discrete action. Defaults that are None depend on n: see the
+    end of Args"""
     time_limit: int = 0
     """the environment's time limit in steps, if known (does not set it): plans end there; 0, the paper: unknown"""
     total_timesteps: int | None = None  # by n, see below
@@ -158,13 +158,13 @@ class Args:
     """whether imagined sequences that have probably ended give their place to copies of others; False is the paper"""
     hold_fraction: float | None = None  # by n, see below
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
-    eval_samples_factor: int = 1
+    eval_samples_factor: int | None = None  # by n, see below
     """N in evaluation as a multiple of --num-samples; 1 is the paper"""
     eval_extra_steps: int = 0
     """steps that evaluation plans on top of H; 0 is the paper"""
     eval_caution: float = 0.0
     """kappa: evaluation values sequences by mean - kappa std of M returns; 0, the paper: by the networks' mean"""
-    eval_frequency: int = 500
+    eval_frequency: int | None = None  # by n, see below
     """steps between evaluations"""
     eval_episodes: int = 20
     """greedy episodes of each evaluation, on seeds that no final evaluation uses"""
@@ -172,9 +172,10 @@ class Args:
     """greedy episodes of the final evaluation"""
 
     def __post_init__(self):
-        steps = {4: 3_000, 6: 6_000, 8: 8_000, 10: 10_000}[self.n]
-        mix, hold = (0.3, 0.5) if self.n == 4 else (0.5, 0.9)
-        defaults = {"total_timesteps": steps, "uniform_mix": mix, "hold_fraction": hold}
+        names = "total_timesteps eval_frequency uniform_mix hold_fraction eval_samples_factor".split()
+        values = {4: (3_000, 500, 0.3, 0.5, 1), 6: (10_000, 500, 0.5, 0.9, 1),
+                  8: (8_000, 500, 0.5, 0.9, 1), 10: (10_000, 500, 0.5, 0.9, 1)}[self.n]  # fmt: skip
+        defaults = dict(zip(names, values))
         vars(self).update({name: value for name, value in defaults.items() if getattr(self, name) is None})
 
 

@@ -39,7 +39,10 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
-FORMER = {"platform": "--random-fraction 0.2 --random-spread 0"}  # the defaults of when the ablations were run
+FORMER = {  # the defaults of when the ablations were run
+    "platform": "--random-fraction 0.2 --random-spread 0",
+    "hard_move_6": "--total-timesteps 6000",
+}
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
@@ -54,7 +57,8 @@ EXPERIMENTS = {
         {"never": "--smoothing never", "always": "--smoothing always"}
         | {f"after_{T}": f"--smoothing-start {T}" for T in (0.25, 0.5, 0.75)},
         tasks=("goal", "hard_goal", "catch_point", "hard_move_8"),
-        shared={"after_0.5": "table/flexplore", "never": "components/no_smoothing"},
+        task_flags=FORMER,
+        shared={"after_0.5": "components/flexplore", "never": "components/no_smoothing"},
     ),
     # lambda, and what f_W sees; without the Wasserstein loss (lambda = 0) it sees nothing
     "flexibility": Experiment(
@@ -92,7 +96,7 @@ EXPERIMENTS = {
         {f"H_{H}": f"--horizon {H}" for H in HORIZONS},
         tasks=tuple(HORIZON_STEPS),
         flags="--final-eval-episodes 400",
-        task_flags={task: f"--total-timesteps {n} {FORMER.get(task, '')}" for task, n in HORIZON_STEPS.items()},
+        task_flags={task: f"{FORMER.get(task, '')} --total-timesteps {n}" for task, n in HORIZON_STEPS.items()},
     ),
 }  # fmt: skip
 
