@@ -390,7 +390,7 @@ class Agent(nn.Module):
 
         What a step earns is often plain from where it leads; what is learned of one k then holds for all.
         """
-        x = (torch.cat([s, (s_next - s) / self.dynamics.scale], dim=1),) if self.outcome_of_next else (s, k, z)
+        x = (torch.cat([s, s_next], dim=1),) if self.outcome_of_next else (s, k, z)
         return torch.stack([network(*x) for network in self.outcome])
 
     def of_each_network(self, s, k, z, s_next):
