@@ -132,7 +132,7 @@ class Args:
     """smooth the reward by FGSM: after T steps (the paper), never, or always"""
     smoothing_start: float = 0.5
     """T as a fraction of total_timesteps"""
-    smoothing_epsilon: float | None = None  # by n, see below
+    smoothing_epsilon: float = 0.01
     """epsilon: size of the perturbation, in units of the typical one-step change of each state dimension"""
     # Exploration
     mi_weight: float = 0.01
@@ -172,9 +172,9 @@ class Args:
     """greedy episodes of the final evaluation"""
 
     def __post_init__(self):
-        names = "total_timesteps eval_frequency smoothing_epsilon uniform_mix hold_fraction eval_samples_factor".split()
-        values = {4: (3_000, 500, 0.1, 0.3, 0.5, 1), 6: (10_000, 500, 0.01, 0.5, 0.9, 1),
-                  8: (20_000, 1_000, 0.01, 0.5, 0.9, 2), 10: (10_000, 500, 0.1, 0.5, 0.9, 1)}[self.n]  # fmt: skip
+        names = "total_timesteps eval_frequency uniform_mix hold_fraction eval_samples_factor".split()
+        values = {4: (3_000, 500, 0.3, 0.5, 1), 6: (6_000, 500, 0.5, 0.9, 1),
+                  8: (8_000, 1_000, 0.5, 0.9, 2), 10: (10_000, 1_000, 0.5, 0.9, 2)}[self.n]  # fmt: skip
         defaults = dict(zip(names, values))
         vars(self).update({name: value for name, value in defaults.items() if getattr(self, name) is None})
 

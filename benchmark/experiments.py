@@ -42,8 +42,9 @@ HORIZONS = 1, 2, 3, 5, 8, 12
 FORMER = {  # the defaults of when the ablations were run
     "platform": "--random-fraction 0.2 --random-spread 0",
     "hard_move_4": "--smoothing-epsilon 0.1",
-    "hard_move_6": "--total-timesteps 6000 --smoothing-epsilon 0.1",
-    "hard_move_8": "--total-timesteps 8000 --smoothing-epsilon 0.1 --eval-frequency 500 --eval-samples-factor 1",
+    "hard_move_6": "--smoothing-epsilon 0.1",
+    "hard_move_8": "--smoothing-epsilon 0.1 --eval-frequency 500 --eval-samples-factor 1",
+    "hard_move_10": "--smoothing-epsilon 0.1 --eval-frequency 500 --eval-samples-factor 1",
 }
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
