@@ -388,7 +388,8 @@ class Agent(nn.Module):
     def outcomes(self, s, k, z, s_next):
         """-> R0, R1 and the logit of c (M, R, 3), of s, k, z, or of s and the mean s_next of T_phi [choice].
 
-        What a step earns is often plain from where it leads; what is learned of one k then holds for all.
+        What a step earns is often plain from where it leads; what is learned of one k then holds for all. s_next
+        enters as it is: fitted to few ends of episodes, its change in units of scale predicts them far worse.
         """
         x = (torch.cat([s, s_next], dim=1),) if self.outcome_of_next else (s, k, z)
         return torch.stack([network(*x) for network in self.outcome])

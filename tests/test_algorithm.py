@@ -66,6 +66,8 @@ def test_outcomes_of_the_next_state():
     s, s_next, z = torch.randn(3, 2), torch.randn(3, 2), torch.randn(3, 1)
     r, other = (agent.reward_and_continuation(s, torch.full((3,), k), z * k, s_next)[0] for k in (0, 1))
     assert r.equal(other) and not r.equal(agent.reward_and_continuation(s, torch.zeros(3).long(), z, s_next + 1)[0])
+    agent.dynamics.scale.fill_(0.1)
+    assert r.equal(agent.reward_and_continuation(s, torch.zeros(3).long(), z * 0, s_next)[0])  # s' as it is, unscaled
     tau = flexplore.Segment(torch.randn(2, 3, 2), torch.randint(2, (2, 3)), torch.randn(2, 3, 1), torch.randn(2, 3),
                             torch.zeros(2, 3), torch.randn(2, 3, 2), torch.ones(2, 3))  # fmt: skip
     loss, _, states = flexplore.dynamics_loss(agent, tau, torch.ones(2, 3), args)
