@@ -44,7 +44,7 @@ FORMER = {  # the defaults of when the ablations were run
     "hard_move_4": "--smoothing-epsilon 0.1",
     "hard_move_6": "--smoothing-epsilon 0.1",
     "hard_move_8": "--smoothing-epsilon 0.1 --eval-frequency 500 --eval-samples-factor 1",
-    "hard_move_10": "--smoothing-epsilon 0.1 --eval-frequency 500 --eval-samples-factor 1",
+    "hard_move_10": "--smoothing-epsilon 0.1 --total-timesteps 10000 --eval-frequency 500 --eval-samples-factor 1",
 }
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
