@@ -174,7 +174,7 @@ class Args:
     def __post_init__(self):
         names = "total_timesteps eval_frequency uniform_mix hold_fraction eval_samples_factor".split()
         values = {4: (3_000, 500, 0.3, 0.5, 1), 6: (6_000, 500, 0.5, 0.9, 1),
-                  8: (8_000, 1_000, 0.5, 0.9, 2), 10: (20_000, 2_000, 0.5, 0.9, 2)}[self.n]  # fmt: skip
+                  8: (8_000, 1_000, 0.5, 0.9, 2), 10: (20_000, 2_000, 0.5, 0.9, 4)}[self.n]  # fmt: skip
         defaults = dict(zip(names, values))
         vars(self).update({name: value for name, value in defaults.items() if getattr(self, name) is None})
 
