@@ -287,6 +287,22 @@ def table(results):
     return "\n\n".join(tables)
 
 
+def summary(results):
+    """The table in brief: means over seeds."""
+    rows = []
+    for task, t in TASKS.items():
+        runs = [results.runs("table", task, variant) for variant in NAMES]
+        if all(runs):
+            d, minutes = digits(task), [np.mean([run["wall_seconds"] for run in x]) / 60 for x in runs]
+            returns, successes = zip(*(final(x).mean(axis=1) for x in runs))
+            best = f"{t.published_return[0]:.2f}", f"{t.published_success}%"
+            rows.append([t.title, *(f"{x:.{d}f}" for x in returns), best[0], between(*t.limit),
+                         *(f"{x:.1f}%" for x in successes), best[1], f"{between(*t.limit_success)}%",
+                         f"{runs[0][0]['total_timesteps']:,}", " / ".join(f"{x:.1f}" for x in minutes)])  # fmt: skip
+    header = [f"{of}, {name}" for of in ("return", "success") for name in (*NAMES.values(), "published", "limit")]
+    return markdown(["task", *header, "steps", "minutes"], rows)
+
+
 def all_tasks(results):
     """A sentence on the scores of all tasks that have as many seeds of both variants; "" if there are none."""
     scores = {}
@@ -457,7 +473,7 @@ def steps(results, experiment):
     return f"Steps: {', '.join(texts)}."
 
 
-MEASUREMENTS = {f.__name__: f for f in (ceiling, goal_starts, speed)}
+MEASUREMENTS = {f.__name__: f for f in (summary, ceiling, goal_starts, speed)}
 ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, choices, exploration, horizon)}
 
 
