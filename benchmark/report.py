@@ -337,10 +337,10 @@ def ceiling(results):
         if path.exists():
             result = json.loads(path.read_text())["final"]
             reached, success, n, d = result["return_mean"], result["success_rate"], result["episodes"], digits(task)
-            agents = [np.mean([run["final"]["returns"][:n] for run in results.runs("table", task, v)]) for v in NAMES]
-            gaps = [t.limit[1] - reached, *(reached - agent for agent in agents)]
+            agents = [[x["final"]["returns"][:n] for x in results.runs("table", task, v)] for v in NAMES]
             cells = [t.title, f"{n:,}", between(*t.limit), f"{reached:.{d}f}, {success:.1%}"]
-            rows.append(cells + [f"{gap:.{d}f}" for gap in gaps])
+            cells.append(f"{t.limit[1] - reached:.{d}f}")
+            rows.append(cells + [f"{reached - np.mean(x):.{d}f}" if x else "" for x in agents])
     header = ["task", "starts", "limit", "ceiling", "search"]
     header += [f"model or exploration, {name}" for name in NAMES.values()]
     return markdown(header, rows)
