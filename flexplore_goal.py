@@ -142,7 +142,7 @@ class Args:
     num_samples: int = 256
     """N: action sequences per iteration"""
     num_elites: int = 32
-    """n: best sequences, to which the planner's distribution is refitted"""
+    """n in the paper: best sequences, to which the planner's distribution is refitted"""
     num_iterations: int = 3
     """iterations per plan"""
     mppi_factor: float = 0.5
@@ -160,7 +160,7 @@ class Args:
     eval_extra_steps: int = 1
     """steps that evaluation plans on top of H; 0 is the paper"""
     eval_caution: float = 0.0
-    """kappa: evaluation values sequences by mean - kappa std of M returns; 0, the paper: by the networks' mean"""
+    """kappa: evaluation values sequences by mean - kappa std of M > 1 networks' returns; 0, the paper: by their mean"""
     eval_frequency: int = 2000
     """steps between evaluations"""
     eval_episodes: int = 50

@@ -77,11 +77,11 @@ class Args:
     env_id: Literal["HardMove-v0"] = "HardMove-v0"
     """the environment"""
     n: Literal[4, 6, 8, 10] = 4
-    """thrusters of the agent; every subset of them is a discrete action. Defaults that are None depend on n: see the
-    end of Args"""
+    """thrusters of the agent; every subset of them is a discrete action. Defaults that are None depend on n:
+    --total-timesteps is 3000, 6000, 8000, 20000; the end of Args has the others"""
     time_limit: int = 0
     """the environment's time limit in steps, if known (does not set it): plans end there; 0, the paper: unknown"""
-    total_timesteps: int | None = None  # by n, see below
+    total_timesteps: int | None = None  # by n
     """environment steps of the run"""
     learning_starts: int = 300
     """steps of uniformly random play before learning and planning start"""
@@ -145,26 +145,26 @@ class Args:
     num_samples: int = 512
     """N: action sequences per iteration"""
     num_elites: int = 32
-    """n: best sequences, to which the planner's distribution is refitted"""
+    """n in the paper: best sequences, to which the planner's distribution is refitted"""
     num_iterations: int = 3
     """iterations per plan"""
     mppi_factor: float = 0.5
     """elites weigh exp(factor * (value - best value)): the smaller a task's returns, the more equally"""
-    uniform_mix: float | None = None  # by n, see below
+    uniform_mix: float | None = None  # by n
     """share of the uniform distribution mixed into the previous plan's discrete actions"""
     proposal_fraction: float = 0.05
     """sequences that the policy networks propose on top of the N, as a share of N"""
     prune: bool = False
     """whether imagined sequences that have probably ended give their place to copies of others; False is the paper"""
-    hold_fraction: float | None = None  # by n, see below
+    hold_fraction: float | None = None  # by n
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
-    eval_samples_factor: int | None = None  # by n, see below
+    eval_samples_factor: int | None = None  # by n
     """N in evaluation as a multiple of --num-samples; 1 is the paper"""
     eval_extra_steps: int = 0
     """steps that evaluation plans on top of H; 0 is the paper"""
     eval_caution: float = 0.0
-    """kappa: evaluation values sequences by mean - kappa std of M returns; 0, the paper: by the networks' mean"""
-    eval_frequency: int | None = None  # by n, see below
+    """kappa: evaluation values sequences by mean - kappa std of M > 1 networks' returns; 0, the paper: by their mean"""
+    eval_frequency: int | None = None  # by n
     """steps between evaluations"""
     eval_episodes: int = 20
     """greedy episodes of each evaluation, on seeds that no final evaluation uses"""
@@ -172,11 +172,17 @@ class Args:
     """greedy episodes of the final evaluation"""
 
     def __post_init__(self):
-        names = "total_timesteps eval_frequency uniform_mix hold_fraction eval_samples_factor".split()
-        values = {4: (3_000, 500, 0.3, 0.5, 1), 6: (6_000, 500, 0.5, 0.9, 1),
-                  8: (8_000, 1_000, 0.5, 0.9, 2), 10: (20_000, 2_000, 0.5, 0.9, 4)}[self.n]  # fmt: skip
-        defaults = dict(zip(names, values))
-        vars(self).update({name: value for name, value in defaults.items() if getattr(self, name) is None})
+        """Fill in what depends on n and was not given."""
+        by_n = {  # 4, 6, 8, 10
+            "total_timesteps": (3_000, 6_000, 8_000, 20_000),
+            "eval_frequency": (500, 500, 1_000, 2_000),
+            "uniform_mix": (0.3, 0.5, 0.5, 0.5),
+            "hold_fraction": (0.5, 0.9, 0.9, 0.9),
+            "eval_samples_factor": (1, 1, 2, 4),
+        }
+        for name, values in by_n.items():
+            if getattr(self, name) is None:
+                setattr(self, name, values[self.n // 2 - 2])
 
 
 # ======================================================================================================= ENVIRONMENT
