@@ -314,6 +314,18 @@ def test_every_experiment_is_reported(tmp_path):
             assert (tmp_path / "figures" / figure).exists()
 
 
+def test_a_task_with_runs_of_one_variant_has_no_figures_of_the_other(tmp_path):
+    for stored in ("table/hard_move_4/flexplore/seed_1.json", "ceiling/hard_move_4.json"):
+        (tmp_path / stored).parent.mkdir(parents=True)
+        shutil.copy(report.RESULTS / stored, tmp_path / stored)
+    results = report.Results(tmp_path)
+    assert report.ceiling(results).splitlines()[-1].startswith("| Hard Move 4 | 1,000 |")
+    assert report.ceiling(results).endswith(" |  |") and "Hard Move 4" not in report.summary(results)
+    shutil.copytree(tmp_path / "table/hard_move_4/flexplore", tmp_path / "table/hard_move_4/dlpa_like")
+    minutes = json.loads((tmp_path / "table/hard_move_4/flexplore/seed_1.json").read_text())["wall_seconds"] / 60
+    assert report.summary(report.Results(tmp_path)).endswith(f" 3,000 | {minutes:.1f} / {minutes:.1f} |")
+
+
 def test_reaching_the_published_return_takes_two_evaluations_and_the_final_one():
     points = [{"step": i, "return_mean": r, "wall_seconds": 60 * i} for i, r in enumerate([0, 9, 0, 9, 9])]
     run = {"curve": points, "final": {"return_mean": 10}}
