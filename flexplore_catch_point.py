@@ -95,7 +95,7 @@ class Args:
     # Model
     hidden_size: int = 64
     """width of the two hidden layers of every network"""
-    outcome_input: Literal["action", "next_state"] = "next_state"
+    outcome_input: Literal["action", "next_state"] = "action"
     """R_psi and C_omega of (s, k, z), the paper, or of s and the next state that T_phi predicts for (s, k, z)"""
     outcome_networks: int = 3
     """M: networks for R_psi and C_omega, whose mean is planned with; 1 is the paper"""

@@ -41,7 +41,6 @@ NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those bef
 HORIZONS = 1, 2, 3, 5, 8, 12
 FORMER = {  # the defaults of when the ablations were run
     "platform": "--random-fraction 0.2 --random-spread 0",
-    "catch_point": "--outcome-input action",
     "hard_move_4": "--smoothing-epsilon 0.1",
     "hard_move_6": "--smoothing-epsilon 0.1",
     "hard_move_8": "--smoothing-epsilon 0.1 --eval-frequency 500 --eval-samples-factor 1",
@@ -84,7 +83,7 @@ EXPERIMENTS = {
     "choices": Experiment(
         {"flexplore": "", "plain": PLAIN},
         tasks=("platform", "goal", "catch_point", "hard_move_4"),
-        task_flags={task: FORMER[task] for task in ("catch_point", "hard_move_4")},
+        task_flags={"hard_move_4": FORMER["hard_move_4"]},
         shared={"flexplore": "table/flexplore components/flexplore"},
     ),
     # the first 2,000 steps of a long run, before smoothing and the fall of the learning rate begin
