@@ -163,7 +163,7 @@ class Args:
     eval_extra_steps: int = 0
     """steps that evaluation plans on top of H; 0 is the paper"""
     eval_caution: float = 0.0
-    """kappa: evaluation values sequences by mean - kappa std of M > 1 networks' returns; 0, the paper: by their mean"""
+    """kappa: evaluation values sequences by mean - kappa std of M > 1 returns; 0, the paper: by the networks' mean"""
     eval_frequency: int | None = None  # by n
     """steps between evaluations"""
     eval_episodes: int = 20
