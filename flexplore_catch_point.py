@@ -95,9 +95,9 @@ class Args:
     # Model
     hidden_size: int = 64
     """width of the two hidden layers of every network"""
-    outcome_input: Literal["action", "next_state"] = "action"
+    outcome_input: Literal["action", "next_state"] = "next_state"
     """R_psi and C_omega of (s, k, z), the paper, or of s and the next state that T_phi predicts for (s, k, z)"""
-    outcome_networks: int = 3
+    outcome_networks: int = 8
     """M: networks for R_psi and C_omega, whose mean is planned with; 1 is the paper"""
     activation: Literal["relu", "gelu"] = "gelu"
     """activation of T_phi, R_psi, C_omega and p_theta (f_W: |x|, pi_beta: ReLU)"""

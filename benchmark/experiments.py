@@ -22,8 +22,8 @@ class Experiment:
     task_flags: dict[str, str] = field(default_factory=dict)
     """of all variants of a task, where defaults are not meant"""
     shared: dict[str, str] = field(default_factory=dict)
-    """<variant>: <experiment>/<variant>, one or more, with the same flags; the runs of the first are used whose
-    `task_flags` of the task are the same, too"""
+    """<variant>: <experiment>/<variant> with the same flags, whose runs are used if its `task_flags` of the task are
+    the same, too"""
     keep_states: bool = False
     """whether the states and rewards of training are stored, in seed_<n>.npz"""
 
@@ -41,7 +41,7 @@ NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those bef
 HORIZONS = 1, 2, 3, 5, 8, 12
 FORMER = {  # the defaults of when the ablations were run
     "platform": "--random-fraction 0.2 --random-spread 0",
-    "hard_move_4": "--smoothing-epsilon 0.1",
+    "catch_point": "--outcome-networks 3 --outcome-input action",
     "hard_move_6": "--smoothing-epsilon 0.1",
     "hard_move_8": "--smoothing-epsilon 0.1 --eval-frequency 500 --eval-samples-factor 1",
     "hard_move_10": "--smoothing-epsilon 0.1 --total-timesteps 10000 --eval-frequency 500 --eval-samples-factor 1",
@@ -83,8 +83,7 @@ EXPERIMENTS = {
     "choices": Experiment(
         {"flexplore": "", "plain": PLAIN},
         tasks=("platform", "goal", "catch_point", "hard_move_4"),
-        task_flags={"hard_move_4": FORMER["hard_move_4"]},
-        shared={"flexplore": "table/flexplore components/flexplore"},
+        shared={"flexplore": "table/flexplore"},
     ),
     # the first 2,000 steps of a long run, before smoothing and the fall of the learning rate begin
     "exploration": Experiment(
@@ -108,8 +107,8 @@ EXPERIMENTS = {
 def home(experiment, task, variant):
     """-> experiment and variant under which the runs are stored: what has the same flags is run once."""
     here = EXPERIMENTS[experiment]
-    for shared in here.shared.get(variant, "").split():
-        there, shared_variant = shared.split("/")
+    if variant in here.shared:
+        there, shared_variant = here.shared[variant].split("/")
         if here.task_flags.get(task) == EXPERIMENTS[there].task_flags.get(task):
             return home(there, task, shared_variant)
     return experiment, variant
