@@ -422,13 +422,11 @@ def components(results):
         if all(len(x) == seeds for x in of):
             returns[task] = of
     scores = {task: [TASKS[task].score(x) for x in of] for task, of in returns.items()}
-    hard_move = {task: of for task, of in returns.items() if task.startswith("hard_move")}
-    for name, statistic, over in (("Mean of the return, Hard Move", mean, hard_move),
-                                  ("Mean of the score", mean, scores), ("IQM of the score", iqm, scores)):  # fmt: skip
-        if over:
-            of = [statistic(np.stack([x[i] for x in over.values()], axis=1)) for i in range(len(COMPONENTS))]
+    for name, statistic in (("Mean", mean), ("IQM", iqm)):
+        if scores:
+            of = [statistic(np.stack([x[i] for x in scores.values()], axis=1)) for i in range(len(COMPONENTS))]
             cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*x) for x in of]
-            rows.append([f"{name}, {len(over)} task{'s' * (len(over) > 1)}", *cells])
+            rows.append([f"{name} of the score, {len(scores)} task{'s' * (len(scores) > 1)}", *cells])
     return markdown(["return; success", *COMPONENTS.values()], rows)
 
 
