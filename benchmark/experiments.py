@@ -48,7 +48,6 @@ FORMER = {  # the defaults of when the ablations were run
 }
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
-HORIZON_FORMER = FORMER | {"hard_move_4": "--smoothing-epsilon 0.1"}
 
 EXPERIMENTS = {
     # the results: default runs, and the ablation without what FLEXplore adds
@@ -100,7 +99,7 @@ EXPERIMENTS = {
         {f"H_{H}": f"--horizon {H}" for H in HORIZONS},
         tasks=tuple(HORIZON_STEPS),
         flags="--final-eval-episodes 400",
-        task_flags={task: f"{HORIZON_FORMER.get(task, '')} --total-timesteps {n}" for task, n in HORIZON_STEPS.items()},
+        task_flags={task: f"{FORMER.get(task, '')} --total-timesteps {n}" for task, n in HORIZON_STEPS.items()},
     ),
 }  # fmt: skip
 
