@@ -416,12 +416,11 @@ def flexibility(results):
 def components(results):
     rows = [[TASKS[task].title, *(return_and_success(results, "components", task, v) for v in COMPONENTS)]
             for task in results.tasks("components")]  # fmt: skip
-    seeds, returns = len(EXPERIMENTS["components"].seeds), {}
+    seeds, scores = len(EXPERIMENTS["components"].seeds), {}
     for task in results.tasks("components"):
         of = [final(results.runs("components", task, v))[0] for v in COMPONENTS]
         if all(len(x) == seeds for x in of):
-            returns[task] = of
-    scores = {task: [TASKS[task].score(x) for x in of] for task, of in returns.items()}
+            scores[task] = [TASKS[task].score(x) for x in of]
     for name, statistic in (("Mean", mean), ("IQM", iqm)):
         if scores:
             of = [statistic(np.stack([x[i] for x in scores.values()], axis=1)) for i in range(len(COMPONENTS))]
