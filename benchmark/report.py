@@ -1,4 +1,4 @@
-"""Regenerate the README's tables and the figures from the stored results: python benchmark/report.py
+"""Regenerate the tables of README.md and RESULTS.md and the figures from the stored results: python benchmark/report.py
 
 The table of defaults is the scripts' own; all else comes from benchmark/results. With --results, tables of other
 results are printed, and their figures drawn beside them.
@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 import flexplore_goal as goal  # noqa: E402
 
 RESULTS = ROOT / "benchmark" / "results"
+DOCUMENTS = ROOT / "README.md", ROOT / "benchmark" / "RESULTS.md"
 
 
 @dataclass(frozen=True)
@@ -288,16 +289,16 @@ def table(results):
 
 
 def summary(results):
-    """The table in brief: means over seeds."""
+    """The table in brief."""
     rows = []
     for task, t in TASKS.items():
         runs = [results.runs("table", task, variant) for variant in NAMES]
         if all(runs):
             d, minutes = digits(task), [np.mean([run["wall_seconds"] for run in x]) / 60 for x in runs]
-            returns, successes = zip(*(final(x).mean(axis=1) for x in runs))
+            returns, successes = zip(*(final(x) for x in runs))
             best = f"{t.published_return[0]:.2f}", f"{t.published_success}%"
-            rows.append([t.title, *(f"{x:.{d}f}" for x in returns), best[0], between(*t.limit),
-                         *(f"{x:.1f}%" for x in successes), best[1], f"{between(*t.limit_success)}%",
+            rows.append([t.title, *(mean_and_std(x, d) for x in returns), best[0], between(*t.limit),
+                         *(mean_and_std(x, 1, "%") for x in successes), best[1], f"{between(*t.limit_success)}%",
                          f"{runs[0][0]['total_timesteps']:,}", " / ".join(f"{x:.1f}" for x in minutes)])  # fmt: skip
     header = [f"{of}, {name}" for of in ("return", "success") for name in (*NAMES.values(), "published", "limit")]
     return markdown(["task", *header, "steps", "minutes"], rows)
@@ -490,22 +491,22 @@ def defaults_table():
 
 
 def section(results, name):
-    """What the README says between the markers of `name`."""
+    """What a document says between the markers of `name`."""
     if name == "defaults":
         return defaults_table()
     if name in MEASUREMENTS:
         return MEASUREMENTS[name](results)
     if name == "table":
-        pictures = "\n".join(f"![Learning curves](benchmark/figures/{x}_table.png)" for x in ("curves", "minutes"))
+        pictures = "\n".join(f"![Learning curves](figures/{x}_table.png)" for x in ("curves", "minutes"))
         return table(results) + (f"\n\n{pictures}" if results.tasks(name) else "")
     if not results.tasks(name):
         return f"Not run yet: `python benchmark/run.py {name}`."
-    figure = f"![{name.capitalize()}](benchmark/figures/{name}.png)"
+    figure = f"![{name.capitalize()}](figures/{name}.png)"
     return f"{ABLATIONS[name](results)}\n\n{figure}\n\n{steps(results, name)} {provenance(results, name)}"
 
 
 def regenerate(text, results):
-    """The README with new sections between its markers."""
+    """A document with new sections between its markers."""
     for name in ["table", "defaults", *MEASUREMENTS, *ABLATIONS]:
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         if begin in text:
@@ -523,10 +524,11 @@ class Args:
 if __name__ == "__main__":
     import plots
 
-    args, readme = tyro.cli(Args), ROOT / "README.md"
+    args = tyro.cli(Args)
     results = Results(args.results)
     plots.draw(results, args.results.parent / "figures")
     if args.results == RESULTS:
-        readme.write_text(regenerate(readme.read_text(), results))
+        for document in DOCUMENTS:
+            document.write_text(regenerate(document.read_text(), results))
     else:
         print("\n\n".join(section(results, name) for name in ("table", *ABLATIONS) if results.tasks(name)))

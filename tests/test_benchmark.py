@@ -258,9 +258,16 @@ def test_the_noise_of_the_ceiling_is_that_of_the_environment(task, k, z):
 # ------------------------------------------------------------------------------------------------------------- report
 
 
-def test_readme_agrees_with_the_results():
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("document", report.DOCUMENTS, ids=lambda path: path.name)
+def test_documents_agree_with_the_results(document):
+    text = document.read_text()
     assert report.regenerate(text, report.Results()) == text, "run `python benchmark/report.py`"
+
+
+def test_every_section_is_in_one_document():
+    text = "".join(document.read_text() for document in report.DOCUMENTS)
+    for name in ("table", "defaults", *report.MEASUREMENTS, *report.ABLATIONS):
+        assert text.count(f"<!-- begin {name} -->") == text.count(f"<!-- end {name} -->") == 1
 
 
 def test_seeds_of_a_variant_may_differ_only_in_what_changes_no_number(tmp_path):
