@@ -44,7 +44,6 @@ FORMER = {  # the defaults of when the ablations were run
     "catch_point": "--outcome-networks 3 --outcome-input action",
     "hard_move_10": "--smoothing-epsilon 0.1 --total-timesteps 10000 --eval-frequency 500 --eval-samples-factor 1",
 }
-FORMER_8 = {"hard_move_8": "--smoothing-epsilon 0.1 --eval-frequency 500 --eval-samples-factor 1"}  # of some of them
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
@@ -98,7 +97,7 @@ EXPERIMENTS = {
         {f"H_{H}": f"--horizon {H}" for H in HORIZONS},
         tasks=tuple(HORIZON_STEPS),
         flags="--final-eval-episodes 400",
-        task_flags={t: f"{(FORMER | FORMER_8).get(t, '')} --total-timesteps {n}" for t, n in HORIZON_STEPS.items()},
+        task_flags={task: f"{FORMER.get(task, '')} --total-timesteps {n}" for task, n in HORIZON_STEPS.items()},
     ),
 }  # fmt: skip
 
