@@ -279,21 +279,24 @@ def make_env(args, render_mode=None):
 
 
 # ======================================================================================================== ALGO LOGIC
-# From here on the scripts are the same text. Every step of train():
+# From here on the scripts are the same text. The parts of a step of train():
 #
-#   mppi: imagine N sequences of H actions drawn from the last plan, and more from pi_beta and p_theta (imagined_return:
-#       r = R_psi + eta r_aux along T_phi), refit the plan to the n best, repeat, act as its elites begin
-#   update_model: T_phi down (1 - lambda) |s^ - s|^2 + lambda L_ex, f_W up L_ex; R_psi and C_omega; after T also L_smt
-#   update_policy: pi_beta and p_theta up the imagined return
+#   mppi, unless the step is random: imagine N sequences of H actions drawn from the last plan, and more from pi_beta
+#       and p_theta (imagined_return: r = R_psi + eta r_aux along T_phi), refit the plan to the n best, repeat, act as
+#       its elites begin
+#   update_model, after warm-up: T_phi down (1 - lambda) |s^ - s|^2 + lambda L_ex, f_W up L_ex; R_psi and C_omega down
+#       their errors, after T also R_psi down L_smt
+#   update_policy, every --policy-frequency steps: pi_beta and p_theta up the imagined return
 #
 # Shapes: d state size, K discrete actions, m = max m_k parameters (0 where k lacks them), H horizon, L steps,
-# B batch, N sequences, n elites, E episodes planned at once, R rows, S sequences per episode, M networks for R_psi and
-# C_omega. Time first: (H, B, ...), but M before it. Where the model learns, H is --model-horizon.
+# B batch, N sequences, n elites, E episodes planned at once, R rows (but R(s): the reward), S sequences per episode,
+# M networks for R_psi and C_omega. Time first: (H, B, ...), but M before it. Where the model learns, H is
+# --model-horizon.
 # s^: predicted, s~: perturbed; tau: replayed segments, w_i their mask; R0, R1: reward of a step that goes on, or that
 # terminates; r_aux: MI reward; T, without phi: the step from which on the reward is smoothed.
 # k is an index; where pi_beta needs gradients, a one-hot. T_phi is rolled by its means. Numbers that are defaults of a
 # function's arguments (widths, clips, momentum) have no flag.
-# [choice]: the paper leaves it open, or it goes beyond the paper (README.md). C_omega is DLPA's.
+# [choice]: the paper leaves it open, or it goes beyond the paper (README.md). C_omega comes from DLPA.
 
 
 ACTIVATIONS = {"relu": partial(nn.ReLU, inplace=True), "gelu": nn.GELU}
@@ -376,12 +379,12 @@ class Agent(nn.Module):
         self.outcome_of_next = args.outcome_input == "next_state"
         of_next = partial(mlp, 2 * d, hidden, 3, ACTIVATIONS[args.activation])
         outcome = of_next if self.outcome_of_next else partial(HybridMLP, d, K, m, 3, args)
-        self.outcome = nn.ModuleList(outcome() for _ in range(args.outcome_networks))
+        self.outcome = nn.ModuleList(outcome() for _ in range(args.outcome_networks))  # R_psi and C_omega in one
         self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
         self.discrete_policy = mlp(d, hidden, K, ACTIVATIONS["relu"])  # pi_beta(k|s)
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
         self.register_buffer("reward_scale", torch.ones(()))  # RMS of the reward up to the last end of an episode
-        self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # bounds of R0 and R1
+        self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # of R0 and R1: low, high
         self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
@@ -389,13 +392,13 @@ class Agent(nn.Module):
         """-> R0, R1 and the logit of c (M, R, 3), of s, k, z, or of s and the mean s_next of T_phi [choice].
 
         What a step earns is often plain from where it leads; what is learned of one k then holds for all. s_next
-        enters as it is: fitted to few ends of episodes, its change in units of scale predicts them far worse.
+        enters as it is: as a change in units of scale it told far less of ends of episodes when few had been seen.
         """
         x = (torch.cat([s, s_next], dim=1),) if self.outcome_of_next else (s, k, z)
         return torch.stack([network(*x) for network in self.outcome])
 
     def of_each_network(self, s, k, z, s_next):
-        """r = c R0 + (1 - c) R1 in units of reward_scale, and c, the probability that the episode goes on: (M, R) each.
+        """By each: r = c R0 + (1 - c) R1 in units of reward_scale, and c, the chance that the episode goes on (M, R).
 
         [choice] R0 is the reward of a step that goes on, R1 of a step that terminates the episode: a single output
         would blur the jump of a success into its neighbourhood. With --clip-reward both are clipped to reward_range.
@@ -417,8 +420,8 @@ class Agent(nn.Module):
     def exists(self, k):  # which of the m parameters action k has: 0 or 1 (..., m)
         return self.parameter_mask[k] if k.dtype == torch.long else k @ self.parameter_mask
 
-    def act(self, s, given_k):
-        """-> k ~ pi_beta by straight-through Gumbel-Softmax (R, K), as an index (R,) if without gradients; z ~ p_theta.
+    def propose(self, s, given_k):
+        """k ~ pi_beta, as an index (R,), with gradients a straight-through Gumbel-Softmax one-hot (R, K); z ~ p_theta.
 
         given_k (R,): the discrete action to take instead, or -1.
         """
@@ -452,7 +455,7 @@ def random_action(agent, s, survival, policy, candidates=64):
     s, k = s.expand(n, -1), torch.randint(agent.parameter_mask.shape[0], (n,), device=s.device)
     z = (torch.rand(n, agent.parameter_mask.shape[1], device=s.device) * 2 - 1) * agent.exists(k)
     if policy:
-        _, z = agent.act(s, k)
+        _, z = agent.propose(s, k)
     if survival:
         s_next = agent.dynamics(s, k, z)[0] if agent.outcome_of_next else None
         _, c = agent.reward_and_continuation(s, k, z, s_next)
@@ -464,8 +467,9 @@ def random_action(agent, s, survival, policy, candidates=64):
 def mi_reward(agent, s, k, z, h, clip=3.0):
     """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
 
-    Its mean is the paper's lower bound of the mutual information I(s'; (k, z) | s), where H(s'|s) >= H(z|s,k). At the
-    mean s' it pays for a T_phi that is sure (small sigma_phi) and for z that p_theta seldom takes. h: T_phi's features.
+    Its mean is the paper's lower bound of the mutual information I(s'; (k, z) | s), if the entropy of s' given s is at
+    least that of z given s, k. At the mean s' it pays for a T_phi that is sure (small sigma_phi) and for z that p_theta
+    seldom takes. h: T_phi's features.
     [choice] Both per dimension and clipped, as densities are unbounded: log T_phi in units of scale; log p_theta the
     Gaussian's, though z is clamped to [-1, 1], and 0 where k has no parameters.
     """
@@ -488,16 +492,17 @@ def imagine(agent, s, k, z, E, prune, last):
     """Go L steps from s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m).
 
     Where z is None p_theta chooses it, and pi_beta chooses k where the given one is -1.
-    -> lists over the steps: s (R, d), k (R,), or (R, K) with gradients, z (R, m); s' (R, d) and T_phi's features (R,
-    hidden_size), without the last step unless `last`; if pruned, for every step but the last, which rows ended there
-    and the row from whose state each row goes on, (R,) each.
-    [choice] Prune: a row that should have ended by now (prod_j c_j < 1/2) goes on from the state of another of its
-    episode, drawn by prod_j c_j, with its own later actions: few would live to step L.
+    -> lists over the steps. states (R, d), ks (R,), or (R, K) with gradients, zs (R, m): where a step starts, what it
+    does; next_states (R, d), features (R, hidden_size): where T_phi leads, with its hidden features, without the last
+    step unless `last`; if pruned, for all steps but the last, ended (R,): which rows ended there, rows (R,): for each
+    row the one from whose state it goes on.
+    [choice] Prune: a row that should have ended by now (prod_j c_j < 1/2) goes on, with its own later actions, from the
+    state of a row of its episode drawn in proportion to prod_j c_j: otherwise few would live to step L.
     """
     L, R, alive = len(k), len(s), 1.0
     states, next_states, features, ks, zs, ended, rows = [], [], [], [], [], [], []
     for i in range(L):
-        k_i, z_i = agent.act(s, k[i]) if z is None else (k[i], z[i])
+        k_i, z_i = agent.propose(s, k[i]) if z is None else (k[i], z[i])
         states.append(s), ks.append(k_i), zs.append(z_i)
         if last or i + 1 < L:
             s, h = agent.dynamics(s, k_i, z_i)
@@ -518,7 +523,7 @@ def worth(value, caution):  # returns by each of the networks (M, R), or with ca
 def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False):
     """reward_scale sum_{i<L} gamma^i (prod_{j<i} c_j) (r_i + eta c_i (r_aux,i - mean)), imagined (r_aux: section V).
 
-    Arguments as for imagine.
+    Arguments as for imagine. There is no value function: what comes after step L does not count.
     -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; if pruned L R / E, a
     block of R / E for each step: block i < L - 1 has all rows as they were after step i, of value -inf but for those
     that ended there, as the others live on in later blocks; the last block has all rows at the end.
@@ -558,7 +563,7 @@ Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 class Replay:
     """Transitions in order of play. Every 20th episode, from the 11th on, is held out for consistency_error.
 
-    Of the steps on which a time limit fell only those that plans know; held-out episodes count in `scales`.
+    train() leaves out steps on which an unknown time limit falls. `scales` looks at held-out episodes as well.
     """
 
     def __init__(self, capacity, d, m, horizon, device):
@@ -567,7 +572,7 @@ class Replay:
         self.k, self.z = torch.zeros(size, dtype=torch.long, device=device), torch.zeros(size, m, device=device)
         self.r, self.terminated = torch.zeros(2, size, device=device)
         self.episode = torch.full((size,), -1, device=device)
-        self.train, self.held_out, self.size = [], [], 0  # indices of transitions; number of all
+        self.train, self.held_out, self.size = [], [], 0  # indices of transitions to learn from, held out; how many
 
     def add(self, s, k, z, r, terminated, s_next, episode):
         i, self.size = self.size, self.size + 1
@@ -676,7 +681,7 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
     if smooth or diagnose:
         epsilon, change = args.smoothing_epsilon * agent.dynamics.scale, (states[1] - states[0]).detach()
 
-        def reward(s):  # s' = s + the change that T_phi predicts at s_0, held fixed: no gradient reaches T_phi
+        def reward(s):  # next state: s + the change that T_phi predicts at s_0, held fixed: no gradient reaches T_phi
             return agent.reward_and_continuation(s, tau.k[0], tau.z[0], s + change)[0]
 
         losses["losses/smoothing"], losses["model/reward_lipschitz"] = smoothing_loss(reward, tau.s[0], epsilon)
@@ -756,7 +761,7 @@ def sample_sequences(agent, plan, N, hold_fraction):
 def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
     """The modified MPPI update: fit `plan` to elites k (H, E, n), z (H, E, n, m) of weight (E, n), sum 1.
 
-    The Gaussian of k is fitted to those elites that chose k; without one it stays as it is, with one it keeps its std.
+    The Gaussian of k is fitted to the elites that chose k. None: it stays as it is; one: only its mean moves.
     """
     weight, index = weight.clamp(min=1e-30).expand(k.shape), k.unsqueeze(3).expand(z.shape)  # no 0 / 0 in share
     count = torch.zeros_like(plan.probs).scatter_add_(2, k, torch.ones_like(weight)).unsqueeze(3)
@@ -989,7 +994,8 @@ def train(args):
     compiled = partial(torch.compile, mode="reduce-overhead" if args.cuda else "default", disable=not args.compile)
     plan_in_training, learn_model, learn_policy = compiled(mppi), compiled(update_model), compiled(update_policy)
     env = make_env(args)
-    if args.time_limit not in (0, limit := getattr(env.unwrapped, "step_limit", args.time_limit)):
+    limit = getattr(env.unwrapped, "step_limit", args.time_limit)
+    if args.time_limit not in (0, limit):
         refuse(f"--time-limit must be 0 or that of the environment, {limit}, not {args.time_limit}")
     if args.track:
         import wandb
@@ -1034,7 +1040,7 @@ def train(args):
             writer.add_scalar(tag, value, global_step)
 
     def save_checkpoint(step):
-        """Between episodes, when the environment's state is its random generator's, or after the last step of the run.
+        """Called between episodes, when the environment's state is its random generator's, or after the last step.
 
         Ends the run if interrupted.
         """
@@ -1063,7 +1069,7 @@ def train(args):
                 checkpoint_due = False
             (s, _), plan = env.reset(), initial_plan(args.horizon, 1, agent)
             episodic_return, episodic_length = 0.0, 0
-            # some episodes show where the policy leads, others what is beside it [choice]
+            # --random-spread: some episodes are mostly planned, others show what is beside that [choice]
             spread = np.random.default_rng([args.seed, episode]).uniform(-args.random_spread, args.random_spread)
 
         # Act: at random in warm-up and in --random-fraction of the later steps, else planned
