@@ -134,7 +134,7 @@ class Args:
     smoothing_epsilon: float = 0.01
     """epsilon: size of the perturbation, in units of the typical one-step change of each state dimension"""
     # Exploration
-    mi_weight: float = 0.001
+    mi_weight: float = 0.01
     """eta: weight of the mutual-information reward in imagined returns, in training only"""
     policy_horizon: int = 3
     """steps of the imagined return that the policy networks maximise"""
