@@ -524,7 +524,7 @@ class Agent(nn.Module):
         return torch.stack([network(*x) for network in self.outcome])
 
     def of_each_network(self, s, k, z, s_next):
-        """By each: r = c R0 + (1 - c) R1 in units of reward_scale, and c, the chance that the episode goes on (M, R).
+        """By each network: r = c R0 + (1 - c) R1 in units of reward_scale, c: the chance of going on; (M, R) each.
 
         [choice] R0 is the reward of a step that goes on, R1 of a step that terminates the episode: a single output
         would blur the jump of a success into its neighbourhood. With --clip-reward both are clipped to reward_range.
@@ -698,7 +698,7 @@ class Replay:
         self.k, self.z = torch.zeros(size, dtype=torch.long, device=device), torch.zeros(size, m, device=device)
         self.r, self.terminated = torch.zeros(2, size, device=device)
         self.episode = torch.full((size,), -1, device=device)
-        self.train, self.held_out, self.size = [], [], 0  # indices of transitions to learn from, held out; how many
+        self.train, self.held_out, self.size = [], [], 0  # indices of steps to learn from, held out; number of all
 
     def add(self, s, k, z, r, terminated, s_next, episode):
         i, self.size = self.size, self.size + 1
@@ -887,7 +887,7 @@ def sample_sequences(agent, plan, N, hold_fraction):
 def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
     """The modified MPPI update: fit `plan` to elites k (H, E, n), z (H, E, n, m) of weight (E, n), sum 1.
 
-    The Gaussian of k is fitted to the elites that chose k. None: it stays as it is; one: only its mean moves.
+    The Gaussian of k is fitted to the elites that chose k; if none did it stays, if one did only its mean moves.
     """
     weight, index = weight.clamp(min=1e-30).expand(k.shape), k.unsqueeze(3).expand(z.shape)  # no 0 / 0 in share
     count = torch.zeros_like(plan.probs).scatter_add_(2, k, torch.ones_like(weight)).unsqueeze(3)
