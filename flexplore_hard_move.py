@@ -124,6 +124,8 @@ class Args:
     """H: steps that are planned"""
     model_horizon: int = 4
     """steps of open-loop prediction in the loss of the model (H, if that is less); H is the paper"""
+    dynamics_error: Literal["squared", "absolute"] = "squared"
+    """error of T_phi's predictions in the loss of the dynamics; squared is the paper"""
     flexibility: float = 0.3
     """lambda: weight of the Wasserstein loss against the squared error of the dynamics; 0 is DLPA's loss"""
     discriminator: Literal["conditional", "marginal"] = "conditional"
@@ -624,24 +626,27 @@ def dynamics_loss(agent, tau, weight, args):
     Plus, if eta > 0, the negative log-likelihood of sigma_phi; it trains sigma_phi alone.
     weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d). f_W's condition is the
     real s_i, also where the prediction starts from s^_i.
+    [choice] With --dynamics-error absolute it is the sum of the dimensions' absolute errors: squares look at the few
+    states that are hard to predict, and pull so little at a small error that f_W outweighs them.
     [choice] The state after a terminating step is never planned from, so it is not learned.
     """
     scale, weight = agent.dynamics.scale, weight * (1 - tau.terminated)
     states, features = roll(agent, tau.s[0], tau.k, tau.z)
     predicted = torch.stack(states[1:])
     error = (predicted - tau.s_next) / scale
-    squared_error = (weight * error.square().sum(dim=2)).sum(dim=0).mean()
-    L_ex = torch.zeros_like(squared_error)
+    distance = (error.abs() if args.dynamics_error == "absolute" else error.square()).sum(dim=2)
+    prediction_loss = (weight * distance).sum(dim=0).mean()
+    L_ex = torch.zeros_like(prediction_loss)
     if args.flexibility > 0:
         condition = tau.s.flatten(0, 1), tau.k.flatten(), tau.z.flatten(0, 1)
         f = agent.discriminator(torch.stack([tau.s_next, predicted]).flatten(1, 2), *condition, scale)
         L_ex = wasserstein_loss(*f.view(2, *weight.shape), weight)
-    loss = (1 - args.flexibility) * squared_error + args.flexibility * L_ex
+    loss = (1 - args.flexibility) * prediction_loss + args.flexibility * L_ex
     if args.mi_weight > 0:  # sigma_phi, which only r_aux needs: likelihood of one real step, the mean detached [choice]
         log_std = agent.dynamics.log_std(features[0].detach())
         nll = (0.5 * (error[0].detach() / log_std.exp()) ** 2 + log_std).sum(dim=1)
         loss = loss + (weight[0] * nll).mean()
-    parts = {"losses/dynamics": squared_error, "losses/wasserstein": L_ex, "losses/discriminator": -L_ex}
+    parts = {"losses/dynamics": prediction_loss, "losses/wasserstein": L_ex, "losses/discriminator": -L_ex}
     return loss, parts, torch.stack(states)
 
 

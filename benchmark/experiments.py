@@ -35,12 +35,15 @@ class Experiment:
 PLAIN = (  # switches most of what goes beyond the paper off, as in the README
     "--random-fraction 0 --parameter-noise 0 --weight-averaging 0 --weight-decay 0 --hold-fraction 0 "
     "--outcome-networks 1 --time-limit 0 --no-anneal-lr --no-prune --no-clip-reward "
-    "--outcome-input action --model-horizon 8 --eval-samples-factor 1 --eval-extra-steps 0 --eval-caution 0"
+    "--dynamics-error squared --outcome-input action --model-horizon 8 --eval-samples-factor 1 --eval-extra-steps 0 "
+    "--eval-caution 0"
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
 FORMER = {  # flags of the ablations: the defaults of when they were run, or, in Hard Move 10, fewer steps
     "platform": "--random-fraction 0.2 --random-spread 0",
+    "goal": "--dynamics-error squared",
+    "hard_goal": "--dynamics-error squared",
     "catch_point": "--outcome-networks 3 --outcome-input action",
     "hard_move_10": "--total-timesteps 10000 --eval-samples-factor 1",
 }

@@ -77,6 +77,20 @@ def test_outcomes_of_the_next_state():
     assert any(gradient is not None for gradient in torch.autograd.grad(loss, parameters, allow_unused=True))
 
 
+@pytest.mark.parametrize(("dynamics_error", "expected"), [("squared", 5 + 0.9 * 2), ("absolute", 3 + 0.9 * 2)])
+def test_dynamics_loss_by_hand(dynamics_error, expected):
+    """Errors of (2, -1), then, without another step of T_phi's, (1, -1), in units of scale; lambda = 0."""
+    agent = Agent(2, (1, 0), args := Args(dynamics_error=dynamics_error, flexibility=0.0, mi_weight=0.0))
+    agent.dynamics.scale.copy_(torch.tensor([0.5, 2.0]))
+    nn.init.zeros_(agent.dynamics.out.weight), nn.init.zeros_(agent.dynamics.out.bias)  # T_phi: nothing changes
+    s = torch.tensor([0.3, -0.4]).expand(2, 1, 2)
+    s_next = s - agent.dynamics.scale * torch.tensor([[[2.0, -1.0]], [[1.0, -1.0]]])
+    tau = flexplore.Segment(s, torch.zeros(2, 1).long(), torch.zeros(2, 1, 1), torch.zeros(2, 1), torch.zeros(2, 1),
+                            s_next, torch.ones(2, 1))  # fmt: skip
+    loss, _, _ = flexplore.dynamics_loss(agent, tau, torch.tensor([[1.0], [0.9]]), args)
+    assert loss.item() == pytest.approx(expected)
+
+
 def trained_l_ex(shift_of_k, conditional, horizon=1, gamma=0.9):
     """L_ex of a discriminator trained between N(0, 1) and N(shift_of_k[k], 1), and the W1 of its test samples."""
     f = Discriminator(1, 2, 1, 32, conditional)
@@ -453,7 +467,7 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
     "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
     "mi-weight weight-decay eval-caution": "-0.1 nan inf much",
     "weight-averaging": "-0.1 1 nan much",
-    "env-id env-source outcome-input activation discriminator smoothing": "0 other",
+    "env-id env-source dynamics-error outcome-input activation discriminator smoothing": "0 other",
     "learning-starts": "2501",  # more than --total-timesteps
     "num-elites": "257",  # more than --num-samples
 }  # fmt: skip
