@@ -484,7 +484,7 @@ def defaults(task):
 def defaults_table():
     names = ("total_timesteps horizon num_samples proposal_fraction hold_fraction updates_per_step batch_size "
              "learning_rate smoothing_epsilon random_fraction random_spread survival_fraction outcome_networks "
-             "outcome_input activation time_limit eval_samples_factor eval_extra_steps "
+             "outcome_input dynamics_error activation time_limit eval_samples_factor eval_extra_steps "
              "eval_caution").split()  # fmt: skip
     rows = [[TASKS[task].title, *(str(getattr(args, x)) for x in names)] for task in TASKS for args in [defaults(task)]]
     return markdown(["task", *(f"`--{x.replace('_', '-')}`" for x in names)], rows)
