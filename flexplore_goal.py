@@ -745,8 +745,8 @@ def dynamics_loss(agent, tau, weight, args):
     Plus, if eta > 0, the negative log-likelihood of sigma_phi; it trains sigma_phi alone.
     weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d). f_W's condition is the
     real s_i, also where the prediction starts from s^_i.
-    [choice] With --dynamics-error absolute it is the sum of the dimensions' absolute errors: squares look at the few
-    states that are hard to predict, and pull so little at a small error that f_W outweighs them.
+    [choice] With --dynamics-error absolute it is the sum of the dimensions' absolute errors: squares mostly look at the
+    few transitions that are hard to predict, and leave the others inexact.
     [choice] The state after a terminating step is never planned from, so it is not learned.
     """
     scale, weight = agent.dynamics.scale, weight * (1 - tau.terminated)
