@@ -126,7 +126,7 @@ class Args:
     dynamics_error: Literal["squared", "absolute"] = "squared"
     """error of T_phi's predictions in the loss of the dynamics; squared is the paper"""
     flexibility: float = 0.3
-    """lambda: weight of the Wasserstein loss against the squared error of the dynamics; 0 is DLPA's loss"""
+    """lambda: weight of the Wasserstein loss against the error above; 0, with squared errors, is DLPA's loss"""
     discriminator: Literal["conditional", "marginal"] = "conditional"
     """f_W(s'; s,k,z), or f_W(s') as the formula is printed"""
     smoothing: Literal["after", "never", "always"] = "after"
