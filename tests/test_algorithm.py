@@ -79,7 +79,7 @@ def test_outcomes_of_the_next_state():
 
 @pytest.mark.parametrize(("dynamics_error", "expected"), [("squared", 5 + 0.9 * 2), ("absolute", 3 + 0.9 * 2)])
 def test_dynamics_loss_by_hand(dynamics_error, expected):
-    """Errors of (2, -1), then, without another step of T_phi's, (1, -1), in units of scale; lambda = 0."""
+    """Errors of (2, -1), then (1, -1), in units of scale, of a T_phi that changes nothing; lambda = 0."""
     agent = Agent(2, (1, 0), args := Args(dynamics_error=dynamics_error, flexibility=0.0, mi_weight=0.0))
     agent.dynamics.scale.copy_(torch.tensor([0.5, 2.0]))
     nn.init.zeros_(agent.dynamics.out.weight), nn.init.zeros_(agent.dynamics.out.bias)  # T_phi: nothing changes
