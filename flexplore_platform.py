@@ -8,7 +8,8 @@ FLEXplore (arXiv 2501.02774) is model-based reinforcement learning for parameter
 discrete action k and its continuous parameters z. It learns a "loose yet flexible" model of the environment with a
 Wasserstein loss, smooths the learned reward, pays a mutual-information bonus for exploration, and acts by planning
 through the model (MPPI, as DLPA does, the ICML 2024 method that it builds on). Written from a summary of the paper, not
-from its code. Choices the paper leaves open are marked [choice]; README.md has their measurements.
+from its code. Choices the paper leaves open are marked [choice]; README.md has their measurements. Of a setting "0 is
+the paper" says that this value switches off what goes beyond the paper.
 
     python flexplore_platform.py --seed 1
 """
@@ -139,7 +140,7 @@ class Args:
     mi_weight: float = 0.01
     """eta: weight of the mutual-information reward in imagined returns, in training only"""
     policy_horizon: int = 3
-    """steps of the imagined return that the policy networks maximise"""
+    """steps of the imagined return that the policy networks maximise, whatever H is"""
     policy_frequency: int = 4
     """environment steps between updates of the policy networks"""
     # Planner and evaluation
@@ -154,7 +155,7 @@ class Args:
     uniform_mix: float = 0.3
     """share of the uniform distribution mixed into the previous plan's discrete actions"""
     proposal_fraction: float = 0.05
-    """sequences that the policy networks propose on top of the N, as a share of N"""
+    """sequences that the policy networks propose, once per plan, on top of the N of each iteration; a share of N"""
     prune: bool = False
     """whether imagined sequences that have probably ended give their place to copies of others; False is the paper"""
     hold_fraction: float = 0.0
@@ -368,9 +369,9 @@ def make_env(args, render_mode=None):
 #   mppi, unless the step is random: imagine N sequences of H actions drawn from the last plan, and more from pi_beta
 #       and p_theta (imagined_return: r = R_psi + eta r_aux along T_phi), refit the plan to the n best, repeat, act as
 #       its elites begin
-#   update_model, after warm-up: T_phi down (1 - lambda) |s^ - s|^2 + lambda L_ex, f_W up L_ex; R_psi and C_omega down
-#       their errors, after T also R_psi down L_smt
-#   update_policy, every --policy-frequency steps: pi_beta and p_theta up the imagined return
+#   update_model, after warm-up: T_phi minimises (1 - lambda) |s^ - s|^2 (or the absolute error) + lambda L_ex, of which
+#       f_W maximises L_ex; R_psi and C_omega minimise their errors, after T also L_smt
+#   update_policy, every --policy-frequency steps: pi_beta and p_theta maximise the imagined return
 #
 # Shapes: d state size, K discrete actions, m = max m_k parameters (0 where k lacks them), H horizon, L steps,
 # B batch, N sequences, n elites, E episodes planned at once, R rows (but R(s): the reward), S sequences per episode,
@@ -551,11 +552,11 @@ def random_action(agent, s, survival, policy, candidates=64):
 def mi_reward(agent, s, k, z, h, clip=3.0):
     """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
 
-    Its mean is the paper's lower bound of the mutual information I(s'; (k, z) | s), if the entropy of s' given s is at
-    least that of z given s, k. At the mean s' it pays for a T_phi that is sure (small sigma_phi) and for z that p_theta
-    seldom takes. h: T_phi's features.
-    [choice] Both per dimension and clipped, as densities are unbounded: log T_phi in units of scale; log p_theta the
-    Gaussian's, though z is clamped to [-1, 1], and 0 where k has no parameters.
+    With s' drawn from T_phi and whole log densities its mean is the paper's lower bound of the mutual information
+    I(s'; (k, z) | s), if the entropy of s' given s is at least that of z given s, k. At the mean s' it pays for a T_phi
+    that is sure (small sigma_phi) and for z that p_theta seldom takes. h: T_phi's features.
+    [choice] At the mean s', per dimension and clipped, as densities are unbounded, so no longer a bound: log T_phi in
+    units of scale; log p_theta the Gaussian's, though z is clamped to [-1, 1], and 0 where k has no parameters.
     """
     log_T = (-agent.dynamics.log_std(h) - 0.5 * math.log(2 * math.pi)).mean(dim=1)
     mean, log_std = agent.parameter_distribution(s, k)
@@ -576,10 +577,12 @@ def imagine(agent, s, k, z, E, prune, last):
     """Go L steps from s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m).
 
     Where z is None p_theta chooses it, and pi_beta chooses k where the given one is -1.
-    -> lists over the steps. states (R, d), ks (R,), or (R, K) with gradients, zs (R, m): where a step starts, what it
-    does; next_states (R, d), features (R, hidden_size): where T_phi leads, with its hidden features, without the last
-    step unless `last`; if pruned, for all steps but the last, ended (R,): which rows ended there, rows (R,): for each
-    row the one from whose state it goes on.
+    -> lists over the steps:
+        states (R, d); ks (R,), or (R, K) with gradients; zs (R, m): where a step starts, what it does;
+        next_states (R, d), features (R, hidden_size): where T_phi leads, and its hidden features; not of the last step
+            unless `last`;
+        ended (R,), rows (R,): which rows should have ended after the step, and from whose state each row goes on (its
+            own, unless ended); if pruned, and not of the last step.
     [choice] Prune: a row that should have ended by now (prod_j c_j < 1/2) goes on, with its own later actions, from the
     state of a row of its episode drawn in proportion to prod_j c_j: otherwise few would live to step L.
     """
@@ -625,6 +628,7 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     if with_mi:
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
     value, weight, finished = 0.0, 1.0, []
+    # from here on k (L, R) and z (L, R, m) are each row's whole sequence of actions
     k, z = (k if k.dtype == torch.long else k.argmax(dim=1)).view(L, R), z.view(L, R, -1)
     for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L, dim=-1), c.chunk(L, dim=-1))):
         value, weight = value + weight * r_i, weight * args.gamma * c_i
@@ -745,7 +749,8 @@ def smoothing_loss(reward, s, epsilon):
     """L_smt = (R(s) - R(s~))^2, s~ = s' + epsilon sign grad (R(s) - R(s'))^2 at s' ~ N(s, epsilon^2 I) (section IV).
 
     The s' of section IV is s with noise, not the next state: s_noisy here. reward: states (R, d) -> (R,); epsilon (d,)
-    -> L_smt, of which R(s) gets no gradient [choice], and the local Lipschitz constant of R (Eq. 26).
+    -> L_smt, of which R(s) gets no gradient [choice], and the mean slope of R from s to s~: a lower estimate of R's
+    local Lipschitz constant (Eq. 26).
     """
     with torch.no_grad():
         target = reward(s)
@@ -759,7 +764,8 @@ def smoothing_loss(reward, s, epsilon):
 def update_model(agent, optimizers, tau, args, smooth, diagnose):
     """One step of T_phi, R_psi, C_omega and f_W on segments tau -> losses by name.
 
-    smooth: L_smt is minimised as well; diagnose: it is computed in any case, for the log.
+    smooth: L_smt, of the segments' first steps only [choice], is minimised as well; diagnose: it is computed anyway, to
+    be logged.
     """
     weight = args.gamma ** torch.arange(len(tau.s), device=tau.s.device)[:, None] * tau.same_episode
     loss, losses, states = dynamics_loss(agent, tau, weight, args)
@@ -846,9 +852,10 @@ def sample_sequences(agent, plan, N, hold_fraction):
 
 
 def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
-    """The modified MPPI update: fit `plan` to elites k (H, E, n), z (H, E, n, m) of weight (E, n), sum 1.
+    """MPPI's update: fit `plan` to elites k (H, E, n), z (H, E, n, m) of weight (E, n), sum 1.
 
-    The Gaussian of k is fitted to the elites that chose k; if none did it stays, if one did only its mean moves.
+    Modified, by DLPA, to a Gaussian for each k, fitted to the elites that chose k; if none did it stays, if one did
+    only its mean moves.
     """
     weight, index = weight.clamp(min=1e-30).expand(k.shape), k.unsqueeze(3).expand(z.shape)  # no 0 / 0 in share
     count = torch.zeros_like(plan.probs).scatter_add_(2, k, torch.ones_like(weight)).unsqueeze(3)

@@ -137,8 +137,11 @@ def improvement(x, y):
 
 
 def start_shift(runs, key="return_mean"):
-    """How much easier the starts of final evaluations are than those of learning curves, mean over runs."""
-    return np.mean([run["final"][key] - np.mean([point[key] for point in run["curve"][-3:]]) for run in runs])
+    """How much easier the starts of final evaluations are than those of learning curves, mean over runs.
+
+    By the last evaluation of each curve, which is of the same weights.
+    """
+    return np.mean([run["final"][key] - run["curve"][-1][key] for run in runs])
 
 
 def reached(run, threshold, shift):
@@ -471,10 +474,6 @@ def steps(results, experiment):
     return f"Steps: {', '.join(texts)}."
 
 
-MEASUREMENTS = {f.__name__: f for f in (summary, ceiling, goal_starts, speed)}
-ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, choices, exploration, horizon)}
-
-
 def defaults(task):
     """The Args of a task's script."""
     script, *flags = SCRIPTS[task].split()
@@ -482,12 +481,31 @@ def defaults(task):
 
 
 def defaults_table():
-    names = ("total_timesteps horizon num_samples proposal_fraction hold_fraction updates_per_step batch_size "
-             "learning_rate smoothing_epsilon random_fraction random_spread survival_fraction outcome_networks "
-             "outcome_input dynamics_error activation time_limit eval_samples_factor eval_extra_steps "
-             "eval_caution").split()  # fmt: skip
-    rows = [[TASKS[task].title, *(str(getattr(args, x)) for x in names)] for task in TASKS for args in [defaults(task)]]
-    return markdown(["task", *(f"`--{x.replace('_', '-')}`" for x in names)], rows)
+    """Every flag of which not all tasks have the same default."""
+    args = {task: defaults(task) for task in TASKS}
+    names = [x for x in vars(args["goal"]) if x not in ("exp_name", "env_id", "eval_frequency", "eval_episodes")]
+    rows = [
+        [f"`--{x.replace('_', '-')}`", *values]
+        for x in names
+        if len({*(values := [getattr(a, x) for a in args.values()])}) > 1
+    ]
+    return markdown(["", *(TASKS[task].title for task in args)], rows)
+
+
+def flags(results):
+    """What the runs of the ablations have that is not the default."""
+    rows = []
+    for name in ABLATIONS:
+        experiment, tasks = EXPERIMENTS[name], {}
+        for task in results.tasks(name):
+            given = f"{experiment.task_flags.get(task, '')} {experiment.flags}".strip()
+            tasks.setdefault(f"`{given}`" if given else "defaults", []).append(TASKS[task].title)
+        rows += [[f"`{name}`", ", ".join(titles), given] for given, titles in tasks.items()]
+    return markdown(["experiment", "tasks", "flags of all variants"], rows)
+
+
+ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, choices, exploration, horizon)}
+MEASUREMENTS = {f.__name__: f for f in (summary, ceiling, goal_starts, speed, flags)}
 
 
 def section(results, name):
