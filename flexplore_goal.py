@@ -84,9 +84,11 @@ class Args:
     learning_starts: int = 1000
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.4
-    """share of later steps that are random too, in the way of the next three flags; 0 is the paper"""
+    """share of later steps that are random too, in the way of the next flags; 0 is the paper"""
     random_spread: float = 0.0
     """how much this share differs between episodes: by up to +- this times itself, uniformly; 0: not at all"""
+    greedy_fraction: float = 0.0
+    """share of the second half's episodes that are played as in evaluation, without random steps, noise or bonus"""
     survival_fraction: float = 0.5
     """share of the random steps drawn from 64 candidates by C_omega's chance of going on; 0 is the paper"""
     policy_parameters: float = 0.5
@@ -98,6 +100,8 @@ class Args:
     """width of the two hidden layers of every network"""
     outcome_input: Literal["action", "next_state"] = "action"
     """R_psi and C_omega of (s, k, z), the paper, or of s and the next state that T_phi predicts for (s, k, z)"""
+    frequencies: int = 0
+    """J: sines and cosines of pi/2 2^j s, j < J, are inputs of R_psi and C_omega as well as s; 0 is the paper"""
     outcome_networks: int = 3
     """M: networks for R_psi and C_omega, whose mean is planned with; 1 is the paper"""
     activation: Literal["relu", "gelu"] = "relu"
@@ -506,8 +510,10 @@ class Agent(nn.Module):
         K, m, hidden = len(parameter_sizes), max(parameter_sizes), args.hidden_size
         self.dynamics = Dynamics(d, K, m, args)
         self.outcome_of_next = args.outcome_input == "next_state"
-        of_next = partial(mlp, 2 * d, hidden, 3, ACTIVATIONS[args.activation])
-        outcome = of_next if self.outcome_of_next else partial(HybridMLP, d, K, m, 3, args)
+        self.register_buffer("frequencies", math.pi / 2 * 2.0 ** torch.arange(args.frequencies), persistent=False)
+        inputs = d * (1 + 2 * args.frequencies)
+        of_next = partial(mlp, 2 * inputs, hidden, 3, ACTIVATIONS[args.activation])
+        outcome = of_next if self.outcome_of_next else partial(HybridMLP, inputs, K, m, 3, args)
         self.outcome = nn.ModuleList(outcome() for _ in range(args.outcome_networks))  # R_psi and C_omega in one
         self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
         self.discrete_policy = mlp(d, hidden, K, ACTIVATIONS["relu"])  # pi_beta(k|s)
@@ -517,13 +523,22 @@ class Agent(nn.Module):
         self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
+    def fourier(self, s):
+        """States (R, d) and the sines and cosines of --frequencies multiples of them [choice] -> (R, d (1 + 2 J)).
+
+        They let a small network see where an edge is, to a thousandth of the state.
+        """
+        angles = (s[:, None] * self.frequencies[:, None]).flatten(1)
+        return torch.cat([s, angles.sin(), angles.cos()], dim=1) if len(self.frequencies) else s
+
     def outcomes(self, s, k, z, s_next):
         """-> R0, R1 and the logit of c (M, R, 3), of s, k, z, or of s and the mean s_next of T_phi [choice].
 
         What a step earns is often plain from where it leads; what is learned of one k then holds for all. s_next
         enters as it is: as a change in units of scale it told far less of ends of episodes when few had been seen.
         """
-        x = (torch.cat([s, s_next], dim=1),) if self.outcome_of_next else (s, k, z)
+        s = self.fourier(s)
+        x = (torch.cat([s, self.fourier(s_next)], dim=1),) if self.outcome_of_next else (s, k, z)
         return torch.stack([network(*x) for network in self.outcome])
 
     def of_each_network(self, s, k, z, s_next):
@@ -1018,11 +1033,12 @@ def check(args):
          "updates_per_step batch_size horizon model_horizon policy_horizon policy_frequency num_samples num_elites "
          "num_iterations eval_samples_factor eval_frequency eval_episodes final_eval_episodes"),
         ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility parameter_noise "
-         "smoothing_start random_fraction random_spread survival_fraction policy_parameters proposal_fraction "
-         "uniform_mix hold_fraction"),
+         "smoothing_start random_fraction random_spread greedy_fraction survival_fraction policy_parameters "
+         "proposal_fraction uniform_mix hold_fraction"),
         ("at least 0 and less than 1", lambda x: 0 <= x < 1, "weight_averaging"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
         ("at least 0", lambda x: 0 <= x < math.inf, "mi_weight weight_decay eval_caution"),
+        ("between 0 and 16", lambda x: 0 <= x <= 16, "frequencies"),
         ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "seed time_limit checkpoint_frequency eval_extra_steps"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
         ("0 with --outcome-networks 1", lambda x: x == 0 or args.outcome_networks > 1, "eval_caution"),
@@ -1208,19 +1224,23 @@ def train(args):
             (s, _), plan = env.reset(), initial_plan(args.horizon, 1, agent)
             episodic_return, episodic_length = 0.0, 0
             # --random-spread: some episodes are mostly planned, others show what is beside that [choice]
-            spread = np.random.default_rng([args.seed, episode]).uniform(-args.random_spread, args.random_spread)
+            of_episode = np.random.default_rng([args.seed, episode])
+            spread = of_episode.uniform(-args.random_spread, args.random_spread)
+            # --greedy-fraction: what evaluation would do is tried, so that the model learns where that fails [choice]
+            greedy = global_step > args.total_timesteps / 2 and of_episode.random() < args.greedy_fraction
 
-        # Act: at random in warm-up and in --random-fraction of the later steps, else planned
+        # Act: at random in warm-up and in --random-fraction of the later steps, but in greedy episodes; else planned
         s_now = torch.as_tensor(s, device=device)[None]
         if global_step <= args.learning_starts:
             k, z = random_action(average.module, s_now, survival=False, policy=False)
-        elif torch.rand(()) < args.random_fraction * (1 + spread):
+        elif not greedy and torch.rand(()) < args.random_fraction * (1 + spread):
             survival, policy = torch.rand(2) < torch.tensor([args.survival_fraction, args.policy_parameters])
             k, z = random_action(average.module, s_now, survival, policy and uses_policy)
         else:
             started, plan = time.perf_counter(), until_limit(plan, args.time_limit, episodic_length)
-            k, z, plan, elite_value = plan_in_training(average.module, s_now, plan, args, explore=True)
-            z = (z + args.parameter_noise * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
+            k, z, plan, elite_value = plan_in_training(average.module, s_now, plan, args, explore=not greedy)
+            noise = 0.0 if greedy else args.parameter_noise
+            z = (z + noise * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
             stop_unless_finite(global_step, run_dir, {"the value of the elites": elite_value, "the action": z})
             seconds["plan"], num_plans = seconds["plan"] + time.perf_counter() - started, num_plans + 1
             if log_now:

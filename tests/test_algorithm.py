@@ -316,7 +316,7 @@ def test_clipped_rewards_stay_in_the_range_seen():
     agent.reward_range.copy_(reward_range)
     for logit, outputs, expected in ((99.0, (9, 9), 2), (99.0, (-9, 9), 0), (-99.0, (9, -9), -5), (-99.0, (0, 9), 0)):
         agent.outcome[0].forward = lambda s, k, z, out=(*outputs, logit): torch.tensor([out], dtype=torch.float)
-        assert agent.reward_and_continuation(None, None, None, None)[0].item() == pytest.approx(expected)
+        assert agent.reward_and_continuation(torch.zeros(1, 1), None, None, None)[0].item() == pytest.approx(expected)
 
 
 def test_held_sequences_and_missing_parameters():
@@ -363,9 +363,50 @@ def test_the_share_of_random_steps_differs_between_episodes(spread, variance, mo
     monkeypatch.setattr(flexplore, "evaluate", lambda *_, **__: np.zeros((1, 2, 1)))
     monkeypatch.setattr(flexplore, "update_model", lambda *_, **__: {})
     flags = dict(total_timesteps=2000, learning_starts=10, eval_frequency=2000, mi_weight=0.0, proposal_fraction=0.0)
-    flexplore.train(Args(**TINY | flags, random_fraction=0.5, random_spread=spread))
+    flexplore.train(Args(**TINY | flags, random_fraction=0.5, random_spread=spread, greedy_fraction=0.0))
     counts = np.reshape(steps[10:], (-1, 10)).sum(axis=1)
     assert counts.mean() == pytest.approx(5, abs=0.7) and counts.var() == pytest.approx(variance, rel=0.35)
+
+
+def test_greedy_episodes_are_played_as_in_evaluation(monkeypatch, tmp_path):
+    """Half of those in the second half of a run: without random steps, noise and MI reward."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
+    zeros, greedy, actions = (torch.zeros(1).long(), torch.zeros(1, 1)), [], []
+
+    def left(agent, s, plan, args, explore):
+        greedy.append(not explore)
+        return *zeros, plan, s.sum()
+
+    def step(self, action, step=StubEnv.step):
+        actions.append(action[1].item())
+        return step(self, action)
+
+    monkeypatch.setattr(flexplore, "mppi", left)
+    monkeypatch.setattr(StubEnv, "step", step)
+    monkeypatch.setattr(flexplore, "random_action", lambda *_, **__: greedy.append(False) or (zeros[0], zeros[1] - 1))
+    monkeypatch.setattr(flexplore, "evaluate", lambda *_, **__: np.zeros((1, 2, 1)))
+    monkeypatch.setattr(flexplore, "update_model", lambda *_, **__: {})
+    flags = dict(total_timesteps=2000, learning_starts=10, eval_frequency=2000, mi_weight=0.0, proposal_fraction=0.0)
+    noise = dict(random_fraction=0.5, random_spread=0.0, parameter_noise=0.3)
+    flexplore.train(Args(**TINY | flags | noise, greedy_fraction=0.5))
+    of_episode, actions = np.reshape(greedy, (-1, 10)), np.reshape(actions, (-1, 10))
+    assert not of_episode[:100].any() and of_episode[100:].mean() == pytest.approx(0.5, abs=0.15)
+    assert (of_episode == of_episode[:, :1]).all() and ((actions == 0) == of_episode).all()
+
+
+def test_frequencies_are_sines_and_cosines_of_the_state():
+    s = torch.tensor([[0.5, -1.0]])
+    agent = Agent(2, (1,), Args(frequencies=2))  # pi/2 s and pi s
+    expected = [0.5, -1, 0.5**0.5, -1, 1, 0, 0.5**0.5, 0, 0, -1]
+    assert agent.fourier(s)[0].tolist() == pytest.approx(expected, abs=1e-6)
+    s_next, k, z = s + 0.1, torch.zeros(1).long(), torch.zeros(1, 1)
+    assert agent.outcomes(s, k, z, s_next).shape == (Args().outcome_networks, 1, 3)
+    of_next = Agent(2, (1,), Args(frequencies=2, outcome_input="next_state", outcome_networks=1))
+    of_next.outcome[0].forward = lambda x: x
+    x = of_next.outcomes(s, k, z, s_next)[0, 0]
+    assert torch.equal(x, torch.cat([agent.fourier(s), agent.fourier(s_next)], dim=1)[0])
+    assert torch.equal(Agent(2, (1,), Args(frequencies=0)).fourier(s), s)
 
 
 class StubEnv(gym.Env):
@@ -462,7 +503,8 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
     "eval-episodes final-eval-episodes":
         "0 -1 1.5 many",
     "seed time-limit checkpoint-frequency eval-extra-steps": "-1 4294967296 1.5 many",
-    "gamma flexibility parameter-noise smoothing-start random-fraction random-spread survival-fraction "
+    "frequencies": "-1 17 1.5 many",
+    "gamma flexibility parameter-noise smoothing-start random-fraction random-spread greedy-fraction survival-fraction "
     "policy-parameters proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
     "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
     "mi-weight weight-decay eval-caution": "-0.1 nan inf much",
