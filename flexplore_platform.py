@@ -89,7 +89,7 @@ class Args:
     """share of later steps that are random too, in the way of the next flags; 0 is the paper"""
     random_spread: float = 1.0
     """how much this share differs between episodes: by up to +- this times itself, uniformly; 0: not at all"""
-    greedy_fraction: float = 0.0
+    greedy_fraction: float = 0.5
     """share of the second half's episodes that are played as in evaluation, without random steps, noise or bonus"""
     survival_fraction: float = 0.5
     """share of the random steps drawn from 64 candidates by C_omega's chance of going on; 0 is the paper"""
@@ -102,7 +102,7 @@ class Args:
     """width of the two hidden layers of every network"""
     outcome_input: Literal["action", "next_state"] = "action"
     """R_psi and C_omega of (s, k, z), the paper, or of s and the next state that T_phi predicts for (s, k, z)"""
-    frequencies: int = 0
+    frequencies: int = 6
     """J: sines and cosines of pi/2 2^j s, j < J, are inputs of R_psi and C_omega as well as s; 0 is the paper"""
     outcome_networks: int = 3
     """M: networks for R_psi and C_omega, whose mean is planned with; 1 is the paper"""
@@ -128,7 +128,7 @@ class Args:
     """H: steps that are planned"""
     model_horizon: int = 8
     """steps of open-loop prediction in the loss of the model (H, if that is less); H is the paper"""
-    dynamics_error: Literal["squared", "absolute"] = "squared"
+    dynamics_error: Literal["squared", "absolute"] = "absolute"
     """error of T_phi's predictions in the loss of the dynamics; squared is the paper"""
     flexibility: float = 0.3
     """lambda: weight of the Wasserstein loss against the error above; 0, with squared errors, is DLPA's loss"""
