@@ -46,7 +46,7 @@ FORMER = {  # flags of the ablations: the defaults of when they were run, or, in
     "catch_point": "--outcome-networks 3 --outcome-input action",
     "hard_move_10": "--total-timesteps 10000 --eval-samples-factor 1",
 }
-FORMER_GOAL = FORMER | {"goal": "--dynamics-error squared"}
+FORMER_GOAL = FORMER | {"goal": "--dynamics-error squared"}  # of all but its components
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
@@ -61,7 +61,7 @@ EXPERIMENTS = {
         {"never": "--smoothing never", "always": "--smoothing always"}
         | {f"after_{T}": f"--smoothing-start {T}" for T in (0.25, 0.5, 0.75)},
         tasks=("goal", "hard_goal", "catch_point", "hard_move_8"),
-        task_flags=FORMER,
+        task_flags=FORMER_GOAL,
         shared={"after_0.5": "components/flexplore", "never": "components/no_smoothing"},
     ),
     # lambda, and what f_W sees; without the Wasserstein loss (lambda = 0) it sees nothing

@@ -217,7 +217,7 @@ if __name__ == "__main__":
             num_samples=p.mpc_popsize, num_elites=p.mpc_num_elites, num_iterations=p.cem_iter,
             horizon=p.mpc_horizon, model_horizon=p.mpc_horizon, hidden_size=p.layers, batch_size=p.batch_size,
             updates_per_step=p.num_updates, activation="relu", flexibility=0.0, mi_weight=0.0, smoothing="never",
-            proposal_fraction=0.0, hold_fraction=0.0, random_fraction=0.0, outcome_networks=1,
+            proposal_fraction=0.0, hold_fraction=0.0, random_fraction=0.0, outcome_networks=1, frequencies=0,
             weight_decay=0.0)  # fmt: skip
         subjects[f"{task}, DLPA's work"] = Subject(task, **work)
         if args.compile:
