@@ -88,7 +88,7 @@ class Args:
     random_spread: float = 0.0
     """how much this share differs between episodes: by up to +- this times itself, uniformly; 0: not at all"""
     greedy_fraction: float = 0.0
-    """share of the second half's episodes that are played as in evaluation, without random steps, noise or bonus"""
+    """share of the second half's episodes played as in evaluation, but with N and H of training; 0 is the paper"""
     survival_fraction: float = 0.5
     """share of the random steps drawn from 64 candidates by C_omega's chance of going on; 0 is the paper"""
     policy_parameters: float = 0.5
