@@ -87,7 +87,7 @@ class Args:
     learning_starts: int = 300
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.2
-    """share of later steps that are random too, in the way of the next flags; 0 is the paper"""
+    """share of later steps, but in greedy episodes, that are random too, as the next flags say; 0 is the paper"""
     random_spread: float = 0.0
     """how much this share differs between episodes: by up to +- this times itself, uniformly; 0: not at all"""
     greedy_fraction: float = 0.0
