@@ -128,7 +128,8 @@ class Subject:
         # an update does it thrice per layer: forward, and backward to the layer's input and to its weights
         thrice = 2 * seconds["mm_update"] + seconds["mm_gradient"]
         reached["update"] = (2 * flop["mm_update"] + flop["mm_gradient"]) / thrice
-        step = seconds["environment"] + (1 - args.random_fraction) * seconds["plan"] + seconds["averaging"]
+        planned = 1 - args.random_fraction * (1 - args.greedy_fraction / 2)  # greedy: in the second half only
+        step = seconds["environment"] + planned * seconds["plan"] + seconds["averaging"]
         step += args.updates_per_step * seconds["update"] + seconds.get("policy", 0) / args.policy_frequency
         ms = {name: 1000 * x for name, x in seconds.items()}
         ms["evaluation"] /= self.side_by_side  # of one episode
