@@ -398,12 +398,14 @@ class Agent(nn.Module):
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
     def fourier(self, s):
-        """States (R, d) and the sines and cosines of --frequencies multiples of them [choice] -> (R, d (1 + 2 J)).
+        """States (R, d) and the sines and cosines of J = --frequencies multiples of them [choice] -> (R, d (1 + 2 J)).
 
         They let a small network see where an edge is, to a thousandth of the state.
         """
+        if len(self.frequencies) == 0:
+            return s
         angles = (s[:, None] * self.frequencies[:, None]).flatten(1)
-        return torch.cat([s, angles.sin(), angles.cos()], dim=1) if len(self.frequencies) else s
+        return torch.cat([s, angles.sin(), angles.cos()], dim=1)
 
     def outcomes(self, s, k, z, s_next):
         """-> R0, R1 and the logit of c (M, R, 3), of s, k, z, or of s and the mean s_next of T_phi [choice].

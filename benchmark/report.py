@@ -242,7 +242,7 @@ def rows_of(results, experiment):
 
 def table(results):
     """Final evaluations, what they took, and what ran where."""
-    final_rows, effort_rows, rows_25 = [], [], []
+    final_rows, effort_rows, rows_25, shifts = [], [], [], {}
     for task, variant, runs in rows_of(results, "table"):
         t, d, (returns, success) = TASKS[task], digits(task), final(runs)
         middle, low, high = iqm(returns[:, None])
@@ -254,6 +254,7 @@ def table(results):
             f"{between(*t.limit)}, {between(*t.limit_success)}%",
         ])  # fmt: skip
         shift = start_shift([run for v in NAMES for run in results.runs("table", task, v)])
+        shifts[t.title] = f"{shift:+.{d}f}"
         times = [reached(run, t.published_return[0], shift) for run in runs]
         to = [np.median([time[i] for time in times if time]) for i in (0, 1)] if any(times) else []
         count = sum(time is not None for time in times)
@@ -284,6 +285,8 @@ def table(results):
     ablated = any(row[-1] for row in effort_rows)
     effort_rows = [row if ablated else row[:-1] for row in effort_rows]
     tables.append(markdown(header + ["P(better)"] * ablated, effort_rows))
+    of_tasks = ", ".join(f"{title} {shift}" for title, shift in shifts.items())
+    tables.append(f"Final return less that of the same weights on the starts of the curves: {of_tasks}.")
     if rows_25:
         tables.append("The same weights, Hard Move with 25 steps instead of 30:\n\n"
                       + markdown(["task", "variant", "return", "success", "limit"], rows_25))  # fmt: skip
