@@ -85,8 +85,6 @@ class Args:
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.4
     """share of later steps, but in greedy episodes, that are random too, as the next flags say; 0 is the paper"""
-    random_spread: float = 0.0
-    """how much this share differs between episodes: by up to +- this times itself, uniformly; 0: not at all"""
     greedy_fraction: float = 0.0
     """share of the second half's episodes played as in evaluation, but with N and H of training; 0 is the paper"""
     survival_fraction: float = 0.5
@@ -1035,7 +1033,7 @@ def check(args):
          "updates_per_step batch_size horizon model_horizon policy_horizon policy_frequency num_samples num_elites "
          "num_iterations eval_samples_factor eval_frequency eval_episodes final_eval_episodes"),
         ("between 0 and 1", lambda x: 0 <= x <= 1, "gamma flexibility parameter_noise "
-         "smoothing_start random_fraction random_spread greedy_fraction survival_fraction policy_parameters "
+         "smoothing_start random_fraction greedy_fraction survival_fraction policy_parameters "
          "proposal_fraction uniform_mix hold_fraction"),
         ("at least 0 and less than 1", lambda x: 0 <= x < 1, "weight_averaging"),
         ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
@@ -1225,17 +1223,15 @@ def train(args):
                 checkpoint_due = False
             (s, _), plan = env.reset(), initial_plan(args.horizon, 1, agent)
             episodic_return, episodic_length = 0.0, 0
-            # --random-spread: some episodes are mostly planned, others show what is beside that [choice]
-            of_episode = np.random.default_rng([args.seed, episode])
-            spread = of_episode.uniform(-args.random_spread, args.random_spread)
             # --greedy-fraction: what evaluation would do is tried, so that the model learns where that fails [choice]
-            greedy = global_step > args.total_timesteps / 2 and of_episode.random() < args.greedy_fraction
+            chance = np.random.default_rng([args.seed, episode]).random()
+            greedy = global_step > args.total_timesteps / 2 and chance < args.greedy_fraction
 
         # Act: at random in warm-up and in --random-fraction of the later steps, but in greedy episodes; else planned
         s_now = torch.as_tensor(s, device=device)[None]
         if global_step <= args.learning_starts:
             k, z = random_action(average.module, s_now, survival=False, policy=False)
-        elif not greedy and torch.rand(()) < args.random_fraction * (1 + spread):
+        elif not greedy and torch.rand(()) < args.random_fraction:
             survival, policy = torch.rand(2) < torch.tensor([args.survival_fraction, args.policy_parameters])
             k, z = random_action(average.module, s_now, survival, policy and uses_policy)
         else:

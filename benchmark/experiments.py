@@ -41,7 +41,7 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
 FORMER = {  # flags of the ablations: the defaults of when they were run, or, in Hard Move 10, fewer steps
-    "platform": "--random-fraction 0.2 --random-spread 0 --greedy-fraction 0 --frequencies 0 --dynamics-error squared",
+    "platform": "--random-fraction 0.2 --greedy-fraction 0 --frequencies 0 --dynamics-error squared",
     "hard_goal": "--dynamics-error squared",
     "catch_point": "--outcome-networks 3 --outcome-input action",
     "hard_move_10": "--total-timesteps 10000 --eval-samples-factor 1",

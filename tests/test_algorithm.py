@@ -352,22 +352,6 @@ def test_plans_end_at_a_known_time_limit(monkeypatch, tmp_path):
     assert set(lengths[-30:]) == {3}
 
 
-@pytest.mark.parametrize("spread, variance", [(0.0, 2.5), (1.0, 10.0)])
-def test_the_share_of_random_steps_differs_between_episodes(spread, variance, monkeypatch, tmp_path):
-    """Random steps among the 10 of an episode: binomial, with p = 0.5 or, for each episode, p from U(0, 1)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
-    left, steps = (torch.zeros(1).long(), torch.zeros(1, 1)), []
-    monkeypatch.setattr(flexplore, "random_action", lambda *_, **__: steps.append(1) or left)
-    monkeypatch.setattr(flexplore, "mppi", lambda agent, s, plan, *_, **__: steps.append(0) or (*left, plan, s.sum()))
-    monkeypatch.setattr(flexplore, "evaluate", lambda *_, **__: np.zeros((1, 2, 1)))
-    monkeypatch.setattr(flexplore, "update_model", lambda *_, **__: {})
-    flags = dict(total_timesteps=2000, learning_starts=10, eval_frequency=2000, mi_weight=0.0, proposal_fraction=0.0)
-    flexplore.train(Args(**TINY | flags, random_fraction=0.5, random_spread=spread, greedy_fraction=0.0))
-    counts = np.reshape(steps[10:], (-1, 10)).sum(axis=1)
-    assert counts.mean() == pytest.approx(5, abs=0.7) and counts.var() == pytest.approx(variance, rel=0.35)
-
-
 def test_greedy_episodes_are_played_as_in_evaluation(monkeypatch, tmp_path):
     """Half of those in the second half of a run: without random steps, noise and MI reward."""
     monkeypatch.chdir(tmp_path)
@@ -388,7 +372,7 @@ def test_greedy_episodes_are_played_as_in_evaluation(monkeypatch, tmp_path):
     monkeypatch.setattr(flexplore, "evaluate", lambda *_, **__: np.zeros((1, 2, 1)))
     monkeypatch.setattr(flexplore, "update_model", lambda *_, **__: {})
     flags = dict(total_timesteps=2000, learning_starts=10, eval_frequency=2000, mi_weight=0.0, proposal_fraction=0.0)
-    noise = dict(random_fraction=0.5, random_spread=0.0, parameter_noise=0.3)
+    noise = dict(random_fraction=0.5, parameter_noise=0.3)
     flexplore.train(Args(**TINY | flags | noise, greedy_fraction=0.5))
     of_episode, actions = np.reshape(greedy, (-1, 10)), np.reshape(actions, (-1, 10))
     assert not of_episode[:100].any() and of_episode[100:].mean() == pytest.approx(0.5, abs=0.15)
@@ -504,7 +488,7 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
         "0 -1 1.5 many",
     "seed time-limit checkpoint-frequency eval-extra-steps": "-1 4294967296 1.5 many",
     "frequencies": "-1 17 1.5 many",
-    "gamma flexibility parameter-noise smoothing-start random-fraction random-spread greedy-fraction survival-fraction "
+    "gamma flexibility parameter-noise smoothing-start random-fraction greedy-fraction survival-fraction "
     "policy-parameters proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
     "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
     "mi-weight weight-decay eval-caution": "-0.1 nan inf much",
