@@ -352,6 +352,21 @@ def test_plans_end_at_a_known_time_limit(monkeypatch, tmp_path):
     assert set(lengths[-30:]) == {3}
 
 
+def test_the_share_of_random_steps(monkeypatch, tmp_path):
+    """Of the 10 steps of an episode after warm-up they are binomial, p = --random-fraction."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
+    left, steps = (torch.zeros(1).long(), torch.zeros(1, 1)), []
+    monkeypatch.setattr(flexplore, "random_action", lambda *_, **__: steps.append(1) or left)
+    monkeypatch.setattr(flexplore, "mppi", lambda agent, s, plan, *_, **__: steps.append(0) or (*left, plan, s.sum()))
+    monkeypatch.setattr(flexplore, "evaluate", lambda *_, **__: np.zeros((1, 2, 1)))
+    monkeypatch.setattr(flexplore, "update_model", lambda *_, **__: {})
+    flags = dict(total_timesteps=2000, learning_starts=10, eval_frequency=2000, mi_weight=0.0, proposal_fraction=0.0)
+    flexplore.train(Args(**TINY | flags, random_fraction=0.3, greedy_fraction=0.0))
+    counts = np.reshape(steps[10:], (-1, 10)).sum(axis=1)
+    assert counts.mean() == pytest.approx(3, abs=0.5) and counts.var() == pytest.approx(2.1, rel=0.35)
+
+
 def test_greedy_episodes_are_played_as_in_evaluation(monkeypatch, tmp_path):
     """Half of those in the second half of a run: without random steps, noise and MI reward."""
     monkeypatch.chdir(tmp_path)
