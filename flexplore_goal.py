@@ -84,7 +84,7 @@ class Args:
     learning_starts: int = 1000
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.4
-    """share of later steps, but in greedy episodes, that are random too, as the next flags say; 0 is the paper"""
+    """share of later steps, but in greedy episodes, that are random too, as flags below say; 0 is the paper"""
     greedy_fraction: float = 0.0
     """share of the second half's episodes played as in evaluation, but with N and H of training; 0 is the paper"""
     survival_fraction: float = 0.5
