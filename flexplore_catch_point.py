@@ -57,7 +57,7 @@ class Args:
     cuda: bool = False
     """train on a GPU"""
     compile: bool = False
-    """compile planning and updates with torch.compile (one to two minutes at the start), as CUDA graphs on a GPU"""
+    """torch.compile planning and updates in training (one to two minutes at the start), as CUDA graphs on a GPU"""
     track: bool = False
     """log to Weights & Biases as well (needs `pip install wandb`)"""
     wandb_project_name: str = "flexplore-baselines"
@@ -84,7 +84,7 @@ class Args:
     learning_starts: int = 300
     """steps of uniformly random play before learning and planning start"""
     random_fraction: float = 0.1
-    """share of later steps, but in greedy episodes, that are random too, as flags below say; 0 is the paper"""
+    """share of the steps after warm-up, except in greedy episodes, that are random as well; 0 is the paper"""
     greedy_fraction: float = 0.0
     """share of the second half's episodes played as in evaluation, but with N and H of training; 0 is the paper"""
     survival_fraction: float = 0.0
@@ -274,7 +274,7 @@ class CatchPointEnv(gym.Env):
 
 
 gym.register("CatchPoint-v0", entry_point=CatchPointEnv)
-# of the final evaluation: entries of result.json, and the step after which each cuts an episode off
+# the final evaluation's entries of result.json, and how many steps of an episode each counts
 FINAL_STEP_LIMITS = {"final": math.inf}
 
 
@@ -286,12 +286,12 @@ def make_env(args, render_mode=None):
 # ======================================================================================================== ALGO LOGIC
 # From here on the scripts are the same text. The parts of a step of train():
 #
-#   mppi, unless the step is random: imagine N sequences of H actions drawn from the last plan, and more from pi_beta
-#       and p_theta (imagined_return: r = R_psi + eta r_aux along T_phi), refit the plan to the n best, repeat, act as
-#       its elites begin
-#   update_model, after warm-up: T_phi minimises (1 - lambda) |s^ - s|^2 (or the absolute error) + lambda L_ex, of which
-#       f_W maximises L_ex; R_psi and C_omega minimise their errors, after T also L_smt
-#   update_policy, every --policy-frequency steps: pi_beta and p_theta maximise the imagined return
+#   mppi, unless the step is random: pi_beta and p_theta propose sequences of H actions; then, in each iteration, draw N
+#       more from the plan, imagine what they return (imagined_return: r = R_psi + eta r_aux along T_phi) and refit the
+#       plan to the n best so far. Act by the first action of one of them, drawn by weight
+#   update_model, after warm-up, --updates-per-step times: T_phi descends (1 - lambda) |s^ - s|^2 + lambda L_ex (or has
+#       the absolute error for the square), f_W ascends L_ex; R_psi and C_omega descend their errors, after T also L_smt
+#   update_policy, every --policy-frequency steps: pi_beta and p_theta ascend the imagined return
 #
 # Shapes: d state size, K discrete actions, m = max m_k parameters (0 where k lacks them), H horizon, L steps,
 # B batch, N sequences, n elites, E episodes planned at once, R rows (but R(s): the reward), S sequences per episode,
@@ -299,8 +299,8 @@ def make_env(args, render_mode=None):
 # --model-horizon.
 # s^: predicted, s~: perturbed; tau: replayed segments, w_i their mask; R0, R1: reward of a step that goes on, or that
 # terminates; r_aux: MI reward; T, without phi: the step from which on the reward is smoothed.
-# k is an index; where pi_beta needs gradients, a one-hot. T_phi is rolled by its means. Numbers that are defaults of a
-# function's arguments (widths, clips, momentum) have no flag.
+# k is an index; where pi_beta needs gradients, a one-hot. Numbers that are literals or defaults of a function's
+# arguments (widths, clips, momentum) have no flag.
 # [choice]: the paper leaves it open, or it goes beyond the paper (README.md). C_omega comes from DLPA.
 
 
@@ -342,7 +342,7 @@ class Dynamics(HybridMLP):
     def __init__(self, d, K, m, args):
         super().__init__(d, K, m, d, args)
         self.log_std_out = nn.Linear(args.hidden_size, d)
-        self.register_buffer("scale", torch.ones(d))  # RMS of the one-step change of each state dimension so far
+        self.register_buffer("scale", torch.ones(d))  # RMS of each state dimension's one-step change, at least 0.01
 
     def forward(self, s, k, z):  # -> mean of s' (R, d), hidden features (R, hidden_size)
         h = self.features(s, k, z)
@@ -370,7 +370,7 @@ class Discriminator(nn.Module):
         if self.condition is None:
             h = self.first(s_next / scale)
         else:
-            h = self.first((s_next - s) / scale) + self.condition(torch.cat([s, z], dim=1)) + self.condition_k(k)
+            h = self.first((s_next - s) / scale) + self.condition(torch.cat([s, z], dim=-1)) + self.condition_k(k)
         return self.out(self.second(h.abs()).abs()).squeeze(-1)  # |x| keeps the norm of gradients: slope 1 or -1
 
 
@@ -384,9 +384,13 @@ class Agent(nn.Module):
         self.outcome_of_next = args.outcome_input == "next_state"
         self.register_buffer("frequencies", math.pi / 2 * 2.0 ** torch.arange(args.frequencies), persistent=False)
         inputs = d * (1 + 2 * args.frequencies)
-        of_next = partial(mlp, 2 * inputs, hidden, 3, ACTIVATIONS[args.activation])
-        outcome = of_next if self.outcome_of_next else partial(HybridMLP, inputs, K, m, 3, args)
-        self.outcome = nn.ModuleList(outcome() for _ in range(args.outcome_networks))  # R_psi and C_omega in one
+
+        def outcome():  # R_psi and C_omega in one
+            if self.outcome_of_next:
+                return mlp(2 * inputs, hidden, 3, ACTIVATIONS[args.activation])
+            return HybridMLP(inputs, K, m, 3, args)
+
+        self.outcome = nn.ModuleList(outcome() for _ in range(args.outcome_networks))
         self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
         self.discrete_policy = mlp(d, hidden, K, ACTIVATIONS["relu"])  # pi_beta(k|s)
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
@@ -409,7 +413,7 @@ class Agent(nn.Module):
         """-> R0, R1 and the logit of c (M, R, 3), of s, k, z, or of s and the mean s_next of T_phi [choice].
 
         What a step earns is often plain from where it leads; what is learned of one k then holds for all. s_next
-        enters as it is: as a change in units of scale it told far less of ends of episodes when few had been seen.
+        enters as it is: given the change in units of scale instead, C_omega predicted ends far worse from few.
         """
         s = self.fourier(s)
         x = (torch.cat([s, self.fourier(s_next)], dim=1),) if self.outcome_of_next else (s, k, z)
@@ -427,7 +431,7 @@ class Agent(nn.Module):
         return torch.lerp(r1, r0, c), c
 
     def reward_and_continuation(self, s, k, z, s_next):
-        """Means over the M networks (R,), which only differ in initial weights: plans seek what one overestimates."""
+        """Means over the M networks (R,), alike but for initial weights: plans exploit what one overestimates."""
         r, c = self.of_each_network(s, k, z, s_next)
         return r.mean(dim=0), c.mean(dim=0)
 
@@ -475,8 +479,7 @@ def random_action(agent, s, survival, policy, candidates=64):
     if policy:
         _, z = agent.propose(s, k)
     if survival:
-        s_next = agent.dynamics(s, k, z)[0] if agent.outcome_of_next else None
-        _, c = agent.reward_and_continuation(s, k, z, s_next)
+        _, c = agent.reward_and_continuation(s, k, z, agent.dynamics(s, k, z)[0])
         one = draw(c, 1)
         k, z = k[one], z[one]
     return k, z
@@ -506,34 +509,34 @@ def draw(weight, N):
     return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)
 
 
-def imagine(agent, s, k, z, E, prune, last):
+def imagine(agent, s, k, z, E, prune, predict):
     """Go L steps from s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m).
 
     Where z is None p_theta chooses it, and pi_beta chooses k where the given one is -1.
     -> lists over the steps:
         states (R, d); ks (R,), or (R, K) with gradients; zs (R, m): where a step starts, what it does;
-        next_states (R, d), features (R, hidden_size): where T_phi leads, and its hidden features; not of the last step
-            unless `last`;
-        ended (R,), rows (R,): which rows should have ended after the step, and from whose state each row goes on (its
-            own, unless ended); if pruned, and not of the last step.
-    [choice] Prune: a row that should have ended by now (prod_j c_j < 1/2) goes on, with its own later actions, from the
-    state of a row of its episode drawn in proportion to prod_j c_j: otherwise few would live to step L.
+        next_states (R, d), features (R, hidden_size): where T_phi leads, and its hidden features;
+    and, with prune, for all steps but the last:
+        r_and_c: what `predict`, reward_and_continuation or of_each_network, says of the step;
+        ended (R,), rows (R,): has the row probably ended, and from whose state it goes on (its own, unless it has).
+    [choice] Prune: a row that has probably ended (prod_j c_j < 1/2) goes on, with its own later actions, from the state
+    of a row of its episode drawn in proportion to prod_j c_j: otherwise few would live to step L.
     """
     L, R, alive = len(k), len(s), 1.0
-    states, next_states, features, ks, zs, ended, rows = [], [], [], [], [], [], []
+    states, next_states, features, ks, zs, r_and_c, ended, rows = ([] for _ in range(8))
     for i in range(L):
         k_i, z_i = agent.propose(s, k[i]) if z is None else (k[i], z[i])
-        states.append(s), ks.append(k_i), zs.append(z_i)
-        if last or i + 1 < L:
-            s, h = agent.dynamics(s, k_i, z_i)
-            next_states.append(s), features.append(h)
+        s_next, h = agent.dynamics(s, k_i, z_i)
+        states.append(s), ks.append(k_i), zs.append(z_i), next_states.append(s_next), features.append(h)
+        s = s_next
         if prune and i + 1 < L:
-            alive = alive * agent.reward_and_continuation(states[i], k_i, z_i, s)[1]
+            r_and_c.append(predict(states[i], k_i, z_i, s))
+            alive = alive * r_and_c[i][1].view(-1, R).mean(dim=0)
             row = torch.arange(R, device=s.device).view(E, -1)
             other = row[:, :1] + draw(alive.view(E, -1), R // E)
             ended.append(alive < 0.5), rows.append(torch.where(ended[i], other.flatten(), row.flatten()))
             s, alive = s[rows[i]], alive[rows[i]]
-    return states, ks, zs, next_states, features, ended, rows
+    return states, ks, zs, next_states, features, r_and_c, ended, rows
 
 
 def worth(value, caution):  # returns by each of the networks (M, R), or with caution 0 by their mean (R,) -> (R,)
@@ -544,19 +547,20 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     """reward_scale sum_{i<L} gamma^i (prod_{j<i} c_j) (r_i + eta c_i (r_aux,i - mean)), imagined (r_aux: section V).
 
     Arguments as for imagine. There is no value function: what comes after step L does not count.
-    -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; if pruned L R / E, a
-    block of R / E for each step: block i < L - 1 has all rows as they were after step i, of value -inf but for those
-    that ended there, as the others live on in later blocks; the last block has all rows at the end.
+    -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E. With prune S =
+    L R / E: a row that ends at step i < L - 1 is returned as it was then, in block i of R / E (whose other rows have
+    the value -inf), before it goes on from another; the last block has all rows at step L.
     [choice] eta is in units of the typical reward. The mean, a running one over update_policy's steps, is taken off:
     r_aux would be a constant bonus for staying alive. With caution > 0 it is not one return of the networks' mean r and
-    c, but the mean of the returns by each of them, less `caution` standard deviations: where data are few, one network
-    in error is enough to draw the mean, and so the planner, there.
+    c, but the mean of the returns by each of them, less `caution` standard deviations: where data are few, one wrong
+    network can raise the mean enough to attract the planner.
     """
-    L, R, last = len(k), len(s), with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
-    states, ks, zs, next_states, features, ended, rows = imagine(agent, s, k, z, E, prune, last)
-    s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)  # of all steps (L R, ...)
-    s_next = torch.cat(next_states) if agent.outcome_of_next else None
-    r, c = (agent.of_each_network if caution > 0 else agent.reward_and_continuation)(s, k, z, s_next)
+    L, R, predict = len(k), len(s), agent.of_each_network if caution > 0 else agent.reward_and_continuation
+    states, ks, zs, next_states, features, r_and_c, ended, rows = imagine(agent, s, k, z, E, prune, predict)
+    s, k, z, s_next = (torch.cat(x) for x in (states, ks, zs, next_states))  # of all steps (L R, ...)
+    known = R * len(r_and_c)  # rows of the steps of which pruning has asked r and c
+    r_and_c.append(predict(s[known:], k[known:], z[known:], s_next[known:]))
+    r, c = (torch.cat(x, dim=-1) for x in zip(*r_and_c))
     r_aux = mi_reward(agent, s, k, z, torch.cat(features)) if with_mi else None
     if with_mi:
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
@@ -604,8 +608,8 @@ class Replay:
     def scales(self):
         """-> change_rms (d,), reward_rms (), reward_range (2, 2).
 
-        RMS of the one-step change of each state dimension, without terminating steps, and of the reward; least and
-        greatest reward of the steps that go on and of those that terminate, both widened to contain 0.
+        RMS of the one-step change of each state dimension, without terminating steps, and of the reward, both bounded
+        from below; least and greatest reward of the steps that go on and of those that terminate, widened to contain 0.
         """
         on, r = self.terminated[: self.size] == 0, self.r[: self.size]
         change = self.s_next[: self.size] - self.s[: self.size]
@@ -650,9 +654,8 @@ def dynamics_loss(agent, tau, weight, args):
     prediction_loss = (weight * distance).sum(dim=0).mean()
     L_ex = torch.zeros_like(prediction_loss)
     if args.flexibility > 0:
-        condition = tau.s.flatten(0, 1), tau.k.flatten(), tau.z.flatten(0, 1)
-        f = agent.discriminator(torch.stack([tau.s_next, predicted]).flatten(1, 2), *condition, scale)
-        L_ex = wasserstein_loss(*f.view(2, *weight.shape), weight)
+        f_real, f_predicted = agent.discriminator(torch.stack([tau.s_next, predicted]), tau.s, tau.k, tau.z, scale)
+        L_ex = wasserstein_loss(f_real, f_predicted, weight)
     loss = (1 - args.flexibility) * prediction_loss + args.flexibility * L_ex
     if args.mi_weight > 0:  # sigma_phi, which only r_aux needs: likelihood of one real step, the mean detached [choice]
         log_std = agent.dynamics.log_std(features[0].detach())
@@ -679,7 +682,7 @@ def outcome_losses(agent, tau, states, weight):
 
 
 def smoothing_loss(reward, s, epsilon):
-    """L_smt = (R(s) - R(s~))^2, s~ = s' + epsilon sign grad (R(s) - R(s'))^2 at s' ~ N(s, epsilon^2 I) (section IV).
+    """L_smt = (R(s) - R(s~))^2, s~ = s' + epsilon sign grad (R(s) - R(s'))^2 at s' ~ N(s, epsilon^2) (section IV).
 
     The s' of section IV is s with noise, not the next state: s_noisy here. reward: states (R, d) -> (R,); epsilon (d,)
     -> L_smt, of which R(s) gets no gradient [choice], and the mean slope of R from s to s~: a lower estimate of R's
@@ -711,7 +714,8 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
             return agent.reward_and_continuation(s, tau.k[0], tau.z[0], s + change)[0]
 
         losses["losses/smoothing"], losses["model/reward_lipschitz"] = smoothing_loss(reward, tau.s[0], epsilon)
-        loss = loss + losses["losses/smoothing"] if smooth else loss
+        if smooth:
+            loss = loss + losses["losses/smoothing"]
     optimizers["model"].zero_grad(), optimizers["discriminator"].zero_grad()
     loss.backward()  # one pass for both players: f_W's optimizer ascends the lambda L_ex that T_phi's descends
     optimizers["model"].step(), optimizers["discriminator"].step()
@@ -738,7 +742,7 @@ def update_policy(agent, optimizer, s, args):
 
 @torch.no_grad()
 def consistency_error(agent, args, replay):
-    """Open-loop error at depth 1 ... H, RMS in units of scale; None where no held-out episode is as long."""
+    """Open-loop error at depth 1 ... --horizon, RMS in units of scale; None where no held-out episode is as long."""
     tau = replay.segment(replay.held_out, args.horizon)
     states, _ = roll(agent, tau.s[0], tau.k, tau.z)
     error = (torch.stack(states[1:]) - tau.s_next) / agent.dynamics.scale
@@ -865,7 +869,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng():  # what is drawn here neither depends on training nor changes it
         torch.manual_seed(0)
         for first in tqdm(range(0, len(seeds), side_by_side), desc="evaluation", disable=not progress):
             episodes = list(range(first, min(first + side_by_side, len(seeds))))
@@ -880,7 +884,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
                 for e, (_, r, _, _, info) in zip(episodes, steps):
                     results[within, 0, e] += r
                     results[within, 1, e] = info["is_success"]
-                going_on = [i for i, (_, _, *ends, _) in enumerate(steps) if not any(ends)]
+                going_on = [i for i, (_, _, terminated, truncated, _) in enumerate(steps) if not terminated | truncated]
                 s, episodes = np.array([steps[i][0] for i in going_on]), [episodes[i] for i in going_on]
                 plan = shift(Plan(*(x[:, going_on] for x in plan)), args.uniform_mix)
     envs[0].close()  # writes the last video
@@ -1101,7 +1105,7 @@ def train(args):
             chance = np.random.default_rng([args.seed, episode]).random()
             greedy = global_step > args.total_timesteps / 2 and chance < args.greedy_fraction
 
-        # Act: at random in warm-up and in --random-fraction of the later steps, but in greedy episodes; else planned
+        # Act: at random in warm-up and in --random-fraction of the later steps, except in greedy episodes; else planned
         s_now = torch.as_tensor(s, device=device)[None]
         if global_step <= args.learning_starts:
             k, z = random_action(average.module, s_now, survival=False, policy=False)
