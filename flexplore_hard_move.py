@@ -495,11 +495,11 @@ def random_action(agent, s, survival, policy, candidates=64):
 def mi_reward(agent, s, k, z, h, clip=3.0):
     """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
 
-    The paper's has s' drawn from T_phi and whole log densities: its mean is then a lower bound of the mutual information
-    I(s'; (k, z) | s), if the entropy of s' given s is at least that of z given s, k.
+    The paper's has s' drawn from T_phi and whole log densities: its mean is then a lower bound of the mutual
+    information I(s'; (k, z) | s), if the entropy of s' given s is at least that of z given s, k.
     [choice] At the mean s', means over the dimensions, clipped, as densities are unbounded: no bound, but it pays for a
-    T_phi that is sure (small sigma_phi) and for z that p_theta seldom takes. log T_phi is in units of scale; log p_theta
-    the Gaussian's, though z is clamped to [-1, 1], and 0 where k has no parameters. h: T_phi's features.
+    T_phi that is sure (small sigma_phi) and for z that p_theta seldom takes. log T_phi is in units of scale, log
+    p_theta the Gaussian's, though z is clamped to [-1, 1], and 0 where k has no parameters. h: T_phi's features.
     """
     log_T = (-agent.dynamics.log_std(h) - 0.5 * math.log(2 * math.pi)).mean(dim=1)
     mean, log_std = agent.parameter_distribution(s, k)
