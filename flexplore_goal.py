@@ -160,7 +160,7 @@ class Args:
     """whether imagined sequences that have probably ended give their place to copies of others; False is the paper"""
     hold_fraction: float = 0.0
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
-    eval_samples_factor: int = 8
+    eval_samples_factor: int = 4
     """N in evaluation as a multiple of --num-samples; 1 is the paper"""
     eval_extra_steps: int = 1
     """steps that evaluation plans on top of H; 0 is the paper"""
