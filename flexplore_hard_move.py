@@ -373,7 +373,7 @@ class Discriminator(nn.Module):
         self.condition = nn.Linear(d + m, hidden_size) if conditional else None
         self.condition_k = nn.Embedding(K, hidden_size) if conditional else None
 
-    def forward(self, s_next, s, k, z, scale):  # s_next (..., R, d) -> (..., R)
+    def forward(self, s_next, s, k, z, scale):  # s (..., d), k (...), s_next (..., d) or (n, ..., d) -> (...), (n, ...)
         if self.condition is None:
             h = self.first(s_next / scale)
         else:
