@@ -486,7 +486,8 @@ def random_action(agent, s, survival, policy, candidates=64):
     if policy:
         _, z = agent.propose(s, k)
     if survival:
-        _, c = agent.reward_and_continuation(s, k, z, agent.dynamics(s, k, z)[0])
+        s_next = agent.dynamics(s, k, z)[0] if agent.outcome_of_next else None
+        _, c = agent.reward_and_continuation(s, k, z, s_next)
         one = draw(c, 1)
         k, z = k[one], z[one]
     return k, z
@@ -516,13 +517,14 @@ def draw(weight, N):
     return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)
 
 
-def imagine(agent, s, k, z, E, prune, predict):
+def imagine(agent, s, k, z, E, prune, predict, last):
     """Go L steps from s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m).
 
     Where z is None p_theta chooses it, and pi_beta chooses k where the given one is -1.
     -> lists over the steps:
         states (R, d); ks (R,), or (R, K) with gradients; zs (R, m): where a step starts, what it does;
-        next_states (R, d), features (R, hidden_size): where T_phi leads, and its hidden features;
+        next_states (R, d), features (R, hidden_size): where T_phi leads, and its hidden features; with `last` of the
+            last step, too;
     and, with prune, for all steps but the last:
         r_and_c: what `predict`, reward_and_continuation or of_each_network, says of the step;
         ended (R,), rows (R,): has the row probably ended, and from whose state it goes on (its own, unless it has).
@@ -533,9 +535,10 @@ def imagine(agent, s, k, z, E, prune, predict):
     states, next_states, features, ks, zs, r_and_c, ended, rows = ([] for _ in range(8))
     for i in range(L):
         k_i, z_i = agent.propose(s, k[i]) if z is None else (k[i], z[i])
-        s_next, h = agent.dynamics(s, k_i, z_i)
-        states.append(s), ks.append(k_i), zs.append(z_i), next_states.append(s_next), features.append(h)
-        s = s_next
+        states.append(s), ks.append(k_i), zs.append(z_i)
+        if last or i + 1 < L:
+            s, h = agent.dynamics(s, k_i, z_i)
+            next_states.append(s), features.append(h)
         if prune and i + 1 < L:
             r_and_c.append(predict(states[i], k_i, z_i, s))
             alive = alive * r_and_c[i][1].view(-1, R).mean(dim=0)
@@ -563,10 +566,12 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     network can raise the mean enough to attract the planner.
     """
     L, R, predict = len(k), len(s), agent.of_each_network if caution > 0 else agent.reward_and_continuation
-    states, ks, zs, next_states, features, r_and_c, ended, rows = imagine(agent, s, k, z, E, prune, predict)
-    s, k, z, s_next = (torch.cat(x) for x in (states, ks, zs, next_states))  # of all steps (L R, ...)
+    last = with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
+    states, ks, zs, next_states, features, r_and_c, ended, rows = imagine(agent, s, k, z, E, prune, predict, last)
+    s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)  # of all steps (L R, ...)
     known = R * len(r_and_c)  # rows of the steps of which pruning has asked r and c
-    r_and_c.append(predict(s[known:], k[known:], z[known:], s_next[known:]))
+    s_next = torch.cat(next_states)[known:] if agent.outcome_of_next else None
+    r_and_c.append(predict(s[known:], k[known:], z[known:], s_next))
     r, c = (torch.cat(x, dim=-1) for x in zip(*r_and_c))
     r_aux = mi_reward(agent, s, k, z, torch.cat(features)) if with_mi else None
     if with_mi:
