@@ -295,8 +295,8 @@ def make_env(args, render_mode=None):
 #
 # Shapes: d state size, K discrete actions, m = max m_k parameters (0 where k lacks them), H horizon, L steps,
 # B batch, N sequences, n elites, E episodes planned at once, R rows (but R(s): the reward), S sequences per episode,
-# M networks for R_psi and C_omega. Time first: (H, B, ...), but M before it. Where the model learns, H is
-# --model-horizon.
+# M networks for R_psi and C_omega. Time first: (H, B, ...), but M before it. Where the model learns, H is the lesser
+# of --horizon and --model-horizon.
 # s^: predicted, s~: perturbed; tau: replayed segments, w_i their mask; R0, R1: reward of a step that goes on, or that
 # terminates; r_aux: MI reward; T, without phi: the step from which on the reward is smoothed.
 # k is an index; where pi_beta needs gradients, a one-hot. Numbers that are literals or defaults of a function's
@@ -396,7 +396,7 @@ class Agent(nn.Module):
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
         self.register_buffer("reward_scale", torch.ones(()))  # RMS of the reward up to the last end of an episode
         self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # of R0 and R1: low, high
-        self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux
+        self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux, over some 400 steps
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
     def fourier(self, s):
@@ -520,12 +520,12 @@ def imagine(agent, s, k, z, E, prune, predict, last):
             last step, too;
     and, with prune, for all steps but the last:
         r_and_c: what `predict`, reward_and_continuation or of_each_network, says of the step;
-        ended (R,), rows (R,): has the row probably ended, and from whose state it goes on (its own, unless it has).
+        ended (R,), source (R,): has the row probably ended, and the row from whose state it goes on (itself unless so).
     [choice] Prune: a row that has probably ended (prod_j c_j < 1/2) goes on, with its own later actions, from the state
     of a row of its episode drawn in proportion to prod_j c_j: otherwise few would live to step L.
     """
     L, R, alive = len(k), len(s), 1.0
-    states, next_states, features, ks, zs, r_and_c, ended, rows = ([] for _ in range(8))
+    states, next_states, features, ks, zs, r_and_c, ended, source = ([] for _ in range(8))
     for i in range(L):
         k_i, z_i = agent.propose(s, k[i]) if z is None else (k[i], z[i])
         states.append(s), ks.append(k_i), zs.append(z_i)
@@ -536,13 +536,13 @@ def imagine(agent, s, k, z, E, prune, predict, last):
             r_and_c.append(predict(states[i], k_i, z_i, s))
             alive = alive * r_and_c[i][1].view(-1, R).mean(dim=0)
             row = torch.arange(R, device=s.device).view(E, -1)
-            other = row[:, :1] + draw(alive.view(E, -1), R // E)
-            ended.append(alive < 0.5), rows.append(torch.where(ended[i], other.flatten(), row.flatten()))
-            s, alive = s[rows[i]], alive[rows[i]]
-    return states, ks, zs, next_states, features, r_and_c, ended, rows
+            drawn = row[:, :1] + draw(alive.view(E, -1), R // E)
+            ended.append(alive < 0.5), source.append(torch.where(ended[i], drawn.flatten(), row.flatten()))
+            s, alive = s[source[i]], alive[source[i]]
+    return states, ks, zs, next_states, features, r_and_c, ended, source
 
 
-def worth(value, caution):  # returns by each of the networks (M, R), or with caution 0 by their mean (R,) -> (R,)
+def worth(value, caution):  # returns by each network (M, R), with caution 0 already one by their mean (R,) -> (R,)
     return value.mean(dim=0) - caution * value.std(dim=0, correction=0) if caution > 0 else value
 
 
@@ -560,8 +560,9 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     """
     L, R, predict = len(k), len(s), agent.of_each_network if caution > 0 else agent.reward_and_continuation
     last = with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
-    states, ks, zs, next_states, features, r_and_c, ended, rows = imagine(agent, s, k, z, E, prune, predict, last)
-    s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)  # of all steps (L R, ...)
+    states, ks, zs, next_states, features, r_and_c, ended, source = imagine(agent, s, k, z, E, prune, predict, last)
+    # R_psi and C_omega are asked for all steps (L R, ...) at once; only pruning needs them on the way
+    s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)
     known = R * len(r_and_c)  # rows of the steps of which pruning has asked r and c
     s_next = torch.cat(next_states)[known:] if agent.outcome_of_next else None
     r_and_c.append(predict(s[known:], k[known:], z[known:], s_next))
@@ -576,12 +577,12 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
         value, weight = value + weight * r_i, weight * args.gamma * c_i
         if prune and i + 1 < L:  # each row takes over the value and the actions of the row that it goes on from
             finished.append((worth(value, caution).masked_fill(~ended[i], -torch.inf), k, z))
-            value, weight = value[..., rows[i]], weight[..., rows[i]]
-            k, z = (torch.cat([x[: i + 1, rows[i]], x[i + 1 :]]) for x in (k, z))
-    values, ks, zs = zip(*finished, (worth(value, caution), k, z))
+            value, weight = value[..., source[i]], weight[..., source[i]]
+            k, z = (torch.cat([x[: i + 1, source[i]], x[i + 1 :]]) for x in (k, z))
+    values, all_k, all_z = zip(*finished, (worth(value, caution), k, z))
     values = torch.cat([x.view(E, -1) for x in values], dim=1)
-    ks, zs = torch.cat([x.view(L, E, -1) for x in ks], dim=2), torch.cat([x.view(L, E, R // E, -1) for x in zs], dim=2)
-    return values, ks, zs, r_aux
+    k, z = (torch.cat([x.view(L, E, R // E, *x.shape[2:]) for x in xs], dim=2) for xs in (all_k, all_z))
+    return values, k, z, r_aux
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
@@ -591,7 +592,7 @@ Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 
 
 class Replay:
-    """Transitions in order of play. Every 20th episode, from the 11th on, is held out for consistency_error.
+    """Transitions in order of play. Every 20th episode, from the 11th on, is held out for consistency_error [choice].
 
     train() leaves out steps on which an unknown time limit falls. `scales` looks at held-out episodes as well.
     """
@@ -706,7 +707,7 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
     """One step of T_phi, R_psi, C_omega and f_W on segments tau -> losses by name.
 
     smooth: L_smt, of the segments' first steps only [choice], is minimised as well; diagnose: it is computed anyway, to
-    be logged.
+    be logged (its noise is the run's: with another interval of logging it is another run).
     """
     weight = args.gamma ** torch.arange(len(tau.s), device=tau.s.device)[:, None] * tau.same_episode
     loss, losses, states = dynamics_loss(agent, tau, weight, args)
@@ -870,7 +871,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
     args = replace(args, num_samples=N)  # a wider search than in training [choice]; mppi takes H from the plan
     results = np.zeros((len(step_limits), 2, len(seeds)))
-    side_by_side = max(1, 4096 // N)
+    side_by_side = max(1, 4096 // N)  # for speed; they share the planner's noise, so single returns depend on it
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
@@ -934,7 +935,7 @@ def check(args):
     for allowed, holds, names in ranges:
         for name in names.split():
             if not holds(value := getattr(args, name)):
-                refuse(f"{flag(name)} must be {allowed}" + f", not {value}" * (value is not True))
+                refuse(f"{flag(name)} must be {allowed}" + ("" if value is True else f", not {value}"))
 
 
 def provenance(args):
