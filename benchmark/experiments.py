@@ -40,13 +40,15 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
-FORMER = {  # flags of the ablations: the defaults of when they were run, or, in Hard Move 10, fewer steps
-    "platform": "--random-fraction 0.2 --greedy-fraction 0 --frequencies 0 --dynamics-error squared",
+FORMER_COMPONENTS = {  # flags of `components`: the defaults of when they were run, or, in Hard Move 10, fewer steps
     "hard_goal": "--dynamics-error squared",
     "catch_point": "--outcome-networks 3 --outcome-input action",
     "hard_move_10": "--total-timesteps 10000 --eval-samples-factor 1",
 }
-FORMER_GOAL = FORMER | {"goal": "--dynamics-error squared"}  # of all but its components
+FORMER = FORMER_COMPONENTS | {  # of the other ablations
+    "platform": "--random-fraction 0.2 --greedy-fraction 0 --frequencies 0 --dynamics-error squared",
+    "goal": "--dynamics-error squared",
+}
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
@@ -61,7 +63,7 @@ EXPERIMENTS = {
         {"never": "--smoothing never", "always": "--smoothing always"}
         | {f"after_{T}": f"--smoothing-start {T}" for T in (0.25, 0.5, 0.75)},
         tasks=("goal", "hard_goal", "catch_point", "hard_move_8"),
-        task_flags=FORMER_GOAL,
+        task_flags=FORMER,
         shared={"after_0.5": "components/flexplore", "never": "components/no_smoothing"},
     ),
     # lambda, and what f_W sees; without the Wasserstein loss (lambda = 0) it sees nothing
@@ -77,7 +79,7 @@ EXPERIMENTS = {
     "components": Experiment(
         {"flexplore": "", "no_wasserstein": "--flexibility 0", "no_mi": "--mi-weight 0",
          "no_smoothing": "--smoothing never", "no_proposals": "--proposal-fraction 0"},
-        task_flags=FORMER,
+        task_flags=FORMER_COMPONENTS,
         shared={"flexplore": "table/flexplore"},
     ),
     # all of the paper's mechanisms without most of our choices
@@ -91,7 +93,7 @@ EXPERIMENTS = {
         {"with_mi": "", "without_mi": "--mi-weight 0",
          "mi_alone": NO_RANDOM_STEPS, "neither": f"{NO_RANDOM_STEPS} --mi-weight 0"},
         tasks=("platform", "goal", "catch_point", "hard_move_4", "hard_move_8"),
-        task_flags=FORMER_GOAL,
+        task_flags=FORMER,
         flags="--total-timesteps 2000 --smoothing never --no-anneal-lr --final-eval-episodes 200",
         keep_states=True,
     ),
@@ -100,7 +102,7 @@ EXPERIMENTS = {
         {f"H_{H}": f"--horizon {H}" for H in HORIZONS},
         tasks=tuple(HORIZON_STEPS),
         flags="--final-eval-episodes 400",
-        task_flags={task: f"{FORMER_GOAL.get(task, '')} --total-timesteps {n}" for task, n in HORIZON_STEPS.items()},
+        task_flags={task: f"{FORMER.get(task, '')} --total-timesteps {n}" for task, n in HORIZON_STEPS.items()},
     ),
 }  # fmt: skip
 
