@@ -522,7 +522,7 @@ class Agent(nn.Module):
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
         self.register_buffer("reward_scale", torch.ones(()))  # RMS of the reward up to the last end of an episode
         self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # of R0 and R1: low, high
-        self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux, over some 400 steps
+        self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux, over some 100 updates
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
     def fourier(self, s):
@@ -668,7 +668,7 @@ def imagine(agent, s, k, z, E, prune, predict, last):
     return states, ks, zs, next_states, features, r_and_c, ended, source
 
 
-def worth(value, caution):  # returns by each network (M, R), with caution 0 already one by their mean (R,) -> (R,)
+def worth(value, caution):  # returns by each network (M, R) -> (R,); with caution 0 (R,), by the mean network
     return value.mean(dim=0) - caution * value.std(dim=0, correction=0) if caution > 0 else value
 
 
