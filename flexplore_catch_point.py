@@ -542,7 +542,7 @@ def imagine(agent, s, k, z, E, prune, predict, last):
     return states, ks, zs, next_states, features, r_and_c, ended, source
 
 
-def worth(value, caution):  # returns by each network (M, R) -> (R,); with caution 0 (R,), by the mean network
+def worth(value, caution):  # returns by each network (M, R) -> (R,); with caution 0 (R,), by their mean r, c
     return value.mean(dim=0) - caution * value.std(dim=0, correction=0) if caution > 0 else value
 
 
