@@ -301,13 +301,11 @@ def summary(results):
         runs = [results.runs("table", task, variant) for variant in NAMES]
         if all(runs):
             d, minutes = digits(task), [np.mean([run["wall_seconds"] for run in x]) / 60 for x in runs]
-            returns, successes = zip(*(final(x) for x in runs))
-            best = f"{t.published_return[0]:.2f}", f"{t.published_success}%"
-            rows.append([t.title, *(mean_and_std(x, d) for x in returns), best[0], between(*t.limit),
-                         *(mean_and_std(x, 1, "%") for x in successes), best[1], f"{between(*t.limit_success)}%",
+            cells = [f"{mean_and_std(returns, d)}; {np.mean(successes):.1f}%" for returns, successes in map(final, runs)]
+            rows.append([t.title, *cells, f"{t.published_return[0]:.2f}; {t.published_success}%",
+                         f"{between(*t.limit)}; {between(*t.limit_success)}%",
                          f"{runs[0][0]['total_timesteps']:,}", " / ".join(f"{x:.1f}" for x in minutes)])  # fmt: skip
-    header = [f"{of}, {name}" for of in ("return", "success") for name in (*NAMES.values(), "published", "limit")]
-    return markdown(["task", *header, "steps", "minutes"], rows)
+    return markdown(["task", *NAMES.values(), "best published", "limit", "steps", "minutes"], rows)
 
 
 def all_tasks(results):
