@@ -90,7 +90,7 @@ class Args:
     survival_fraction: float = 0.0
     """share of the random steps drawn from 64 candidates by C_omega's chance of going on; 0 is the paper"""
     policy_parameters: float = 0.5
-    """share of the random steps, whichever way k is drawn, whose z is p_theta's and not uniform; 0 is the paper"""
+    """share of the random steps whose z is p_theta's, if that is trained, and not uniform; 0 is the paper"""
     parameter_noise: float = 0.0
     """standard deviation of the noise on the parameters of planned actions, in training only; 0 is the paper"""
     # Model
@@ -135,7 +135,7 @@ class Args:
     smoothing_start: float = 0.5
     """T as a fraction of total_timesteps"""
     smoothing_epsilon: float = 0.1
-    """epsilon: size of the perturbation, in units of the typical one-step change of each state dimension"""
+    """epsilon: size of the noise and of the sign step, in units of each state dimension's typical one-step change"""
     # Exploration
     mi_weight: float = 0.01
     """eta: weight of the mutual-information reward in imagined returns, in training only"""
@@ -334,7 +334,7 @@ class HybridMLP(nn.Module):
 
 
 class Dynamics(HybridMLP):
-    """T_phi(s'|s,k,z): a diagonal Gaussian with mean s + scale * network and std scale * exp(log_std).
+    """T_phi(s'|s,k,z): a diagonal Gaussian with mean s + scale * network [choice] and std scale * exp(log_std).
 
     Everything is rolled by the mean; only r_aux, the MI reward, uses the std.
     """
@@ -457,6 +457,9 @@ class Agent(nn.Module):
         return k, (mean + log_std.exp() * torch.randn_like(mean)).clamp(-1, 1) * self.exists(k)
 
 
+# ------------------------------------------------------------------------------------------------------- imagination
+
+
 def roll(agent, s, k, z):
     """s (R, d) along k (L, R), z (L, R, m), by the means of T_phi -> L + 1 states (R, d), L hidden features."""
     states, features = [s], []
@@ -542,7 +545,7 @@ def imagine(agent, s, k, z, E, prune, predict, last):
     return states, ks, zs, next_states, features, r_and_c, ended, source
 
 
-def worth(value, caution):  # returns by each network (M, R) -> (R,); with caution 0 (R,), by their mean r, c
+def worth(value, caution):  # returns by each network (M, R) -> (R,); with caution 0 value is (R,) already
     return value.mean(dim=0) - caution * value.std(dim=0, correction=0) if caution > 0 else value
 
 
@@ -645,12 +648,14 @@ def wasserstein_loss(f_real, f_predicted, weight):
 def dynamics_loss(agent, tau, weight, args):
     """(1 - lambda) sum_i gamma^i w_i |s^_{i+1} - s_{i+1}|^2 + lambda L_ex (section III-B), distances in units of scale.
 
+    [choice] The more lambda, the more flexible: the summary of the paper says this and the opposite.
     Plus, if eta > 0, the negative log-likelihood of sigma_phi; it trains sigma_phi alone.
     weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d). f_W's condition is the
     real s_i, also where the prediction starts from s^_i.
     [choice] With --dynamics-error absolute it is the sum of the dimensions' absolute errors: squares mostly look at the
     few transitions that are hard to predict, and leave the others inexact.
-    [choice] The state after a terminating step is never planned from, so it is not learned.
+    [choice] The state after a terminating step is never planned from, so it is not learned. (With --outcome-input
+    next_state R_psi and C_omega see what T_phi, trained on other steps, makes of it.)
     """
     scale, weight = agent.dynamics.scale, weight * (1 - tau.terminated)
     states, features = roll(agent, tau.s[0], tau.k, tau.z)
@@ -707,7 +712,7 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
     """One step of T_phi, R_psi, C_omega and f_W on segments tau -> losses by name.
 
     smooth: L_smt, of the segments' first steps only [choice], is minimised as well; diagnose: it is computed anyway, to
-    be logged (its noise is the run's: with another interval of logging it is another run).
+    be logged (which draws noise from the run's generator, so the interval of logging is part of the seed).
     """
     weight = args.gamma ** torch.arange(len(tau.s), device=tau.s.device)[:, None] * tau.same_episode
     loss, losses, states = dynamics_loss(agent, tau, weight, args)
@@ -716,7 +721,7 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
     if smooth or diagnose:
         epsilon, change = args.smoothing_epsilon * agent.dynamics.scale, (states[1] - states[0]).detach()
 
-        def reward(s):  # next state: s + the change that T_phi predicts at s_0, held fixed: no gradient reaches T_phi
+        def reward(s):  # its next state, if that is an input: s + the change that T_phi predicts at s_0, held fixed
             return agent.reward_and_continuation(s, tau.k[0], tau.z[0], s + change)[0]
 
         losses["losses/smoothing"], losses["model/reward_lipschitz"] = smoothing_loss(reward, tau.s[0], epsilon)
@@ -785,7 +790,7 @@ def of_action(x, k):  # entries of x (H, E, K, m) for the actions k (H, E, N): (
 
 
 def sample_sequences(agent, plan, N, hold_fraction):
-    """N sequences for each of E episodes -> k (H, E, N), z (H, E, N, m)."""
+    """N sequences for each of E episodes -> k (H, E, N), z (H, E, N, m); some hold one action [choice]."""
     k = draw(plan.probs, N)
     z = of_action(plan.mean, k) + of_action(plan.std, k) * torch.randn(*k.shape, plan.std.shape[3], device=k.device)
     z = z.clamp(-1, 1) * agent.exists(k)
@@ -798,7 +803,7 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
     """MPPI's update: fit `plan` to elites k (H, E, n), z (H, E, n, m) of weight (E, n), sum 1.
 
     Modified, by DLPA, to a Gaussian for each k, fitted to the elites that chose k; if none did it stays, if one did
-    only its mean moves.
+    only its mean moves. momentum: what probs and mean keep of the plan before.
     """
     weight, index = weight.clamp(min=1e-30).expand(k.shape), k.unsqueeze(3).expand(z.shape)  # no 0 / 0 in share
     count = torch.zeros_like(plan.probs).scatter_add_(2, k, torch.ones_like(weight)).unsqueeze(3)
@@ -814,7 +819,8 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
 def densest_action(k, z, weight, width=0.2):
     """The densest of the elites k (E, n), z (E, n, m), averaged with those of its k near it -> k (E,), z (E, m).
 
-    The mean of z would not do: between two good actions, or two sides of an angle, it is a bad one [choice].
+    The mean of z would not do: between two good actions, or two sides of an angle, it is a bad one [choice]. Of two k
+    with as much weight, the one that has fewer parameters, or settled ones, is the denser.
     """
     kernel = torch.exp(-0.5 * ((z[:, :, None] - z[:, None]) / width).square().sum(dim=3))  # of each elite to each
     kernel = kernel * (k[:, :, None] == k[:, None]) * weight[:, None]
@@ -860,6 +866,9 @@ def mppi(agent, s, plan, args, explore):
     return k, z, plan, best_value.mean()
 
 
+# -------------------------------------------------------------------------------------------------------- evaluation
+
+
 EVAL_SEEDS, FINAL_SEEDS = range(1_000_000, 2_000_000), range(2_000_000, 3_000_000)  # of environments; they are disjoint
 
 
@@ -897,7 +906,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     return results
 
 
-# ----------------------------------------------------------------------------------------------------- training loop
+# -------------------------------------------------------------------------------------------------- files and checks
 
 
 def refuse(message):
@@ -1001,6 +1010,9 @@ def final_evaluation(agent, args, result):
         print(f"{name}: return {returns.mean():.3f} ± {returns.std():.3f}, success {successes.mean():.1%}, "
               f"{len(returns)} episodes, {args.total_timesteps} steps, {result['wall_seconds']:.0f} s")  # fmt: skip
     return result
+
+
+# ----------------------------------------------------------------------------------------------------- training loop
 
 
 interrupted = []  # signals received; the episode is then finished, a checkpoint written, and the program ends
@@ -1111,7 +1123,7 @@ def train(args):
             chance = np.random.default_rng([args.seed, episode]).random()
             greedy = global_step > args.total_timesteps / 2 and chance < args.greedy_fraction
 
-        # Act: at random in warm-up and in --random-fraction of the later steps, except in greedy episodes; else planned
+        # Act: at random in warm-up and, [choice], in --random-fraction of the later steps of other than greedy episodes
         s_now = torch.as_tensor(s, device=device)[None]
         if global_step <= args.learning_starts:
             k, z = random_action(average.module, s_now, survival=False, policy=False)

@@ -301,7 +301,7 @@ def summary(results):
         runs = [results.runs("table", task, variant) for variant in NAMES]
         if all(runs):
             d, minutes = digits(task), [np.mean([run["wall_seconds"] for run in x]) / 60 for x in runs]
-            cells = [f"{mean_and_std(returns, d)}; {np.mean(successes):.1f}%" for returns, successes in map(final, runs)]
+            cells = [f"{mean_and_std(r, d)}; {np.mean(success):.1f}%" for r, success in map(final, runs)]
             rows.append([t.title, *cells, f"{t.published_return[0]:.2f}; {t.published_success}%",
                          f"{between(*t.limit)}; {between(*t.limit_success)}%",
                          f"{runs[0][0]['total_timesteps']:,}", " / ".join(f"{x:.1f}" for x in minutes)])  # fmt: skip
