@@ -520,36 +520,43 @@ def draw(weight, N):
     return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)
 
 
-def imagine(agent, s, k, z, E, prune, predict, last):
-    """Go L steps from s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m).
+def go_on_from(alive, E):
+    """alive (R,): how likely each row, R / E for each of E episodes, is to be alive -> ended (R,), source (R,).
 
-    Where z is None p_theta chooses it, and pi_beta chooses k where the given one is -1.
-    -> lists over the steps:
-        states (R, d); ks (R,), or (R, K) with gradients; zs (R, m): where a step starts, what it does;
-        next_states (R, d), features (R, hidden_size): where T_phi leads, and its hidden features; with `last` of the
-            last step, too;
-    and, with prune, for all steps but the last:
-        r_and_c: what `predict`, reward_and_continuation or of_each_network, says of the step;
-        ended (R,), source (R,): has the row probably ended, and the row from whose state it goes on (itself unless so).
-    [choice] Prune: a row that has probably ended (prod_j c_j < 1/2) goes on, with its own later actions, from the state
-    of a row of its episode drawn in proportion to prod_j c_j: otherwise few would live to step L.
+    [choice] Prune: a row that has probably ended (alive < 1/2) goes on, with its own later actions, from the state of a
+    row of its episode, drawn in proportion to alive: otherwise few would live to step L. source is that row, or itself.
     """
-    L, R, alive = len(k), len(s), 1.0
-    states, next_states, features, ks, zs, r_and_c, ended, source = ([] for _ in range(8))
+    row, ended = torch.arange(len(alive), device=alive.device).view(E, -1), alive < 0.5
+    drawn = row[:, :1] + draw(alive.view(E, -1), row.shape[1])  # an episode's rows follow one another
+    return ended, torch.where(ended, drawn.flatten(), row.flatten())
+
+
+# lists over the steps of imagined rows: where a step starts (R, d), what it does (R,), (R, m), where T_phi leads (R, d)
+# and its hidden features (R, hidden_size); with pruning, for all steps but the last, r and c, and what go_on_from says
+Imagined = namedtuple("Imagined", "states ks zs next_states features r_and_c ended source")
+
+
+def imagine(agent, s, k, z, E, prune, predict, last):
+    """Go L steps from s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m) -> Imagined.
+
+    Where z is None p_theta chooses it, and pi_beta chooses k where the given one is -1; ks are then (R, K) where
+    gradients are needed. last: predict where the last step leads, too. predict: reward_and_continuation or
+    of_each_network, which pruning asks for r and c on the way; a row is alive with the chance prod_j c_j.
+    """
+    L, R, alive, x = len(k), len(s), 1.0, Imagined(*([] for _ in Imagined._fields))
     for i in range(L):
         k_i, z_i = agent.propose(s, k[i]) if z is None else (k[i], z[i])
-        states.append(s), ks.append(k_i), zs.append(z_i)
+        x.states.append(s), x.ks.append(k_i), x.zs.append(z_i)
         if last or i + 1 < L:
             s, h = agent.dynamics(s, k_i, z_i)
-            next_states.append(s), features.append(h)
+            x.next_states.append(s), x.features.append(h)
         if prune and i + 1 < L:
-            r_and_c.append(predict(states[i], k_i, z_i, s))
-            alive = alive * r_and_c[i][1].view(-1, R).mean(dim=0)
-            row = torch.arange(R, device=s.device).view(E, -1)
-            drawn = row[:, :1] + draw(alive.view(E, -1), R // E)
-            ended.append(alive < 0.5), source.append(torch.where(ended[i], drawn.flatten(), row.flatten()))
-            s, alive = s[source[i]], alive[source[i]]
-    return states, ks, zs, next_states, features, r_and_c, ended, source
+            r, c = predict(x.states[i], k_i, z_i, s)
+            alive = alive * c.view(-1, R).mean(dim=0)
+            ended, source = go_on_from(alive, E)
+            x.r_and_c.append((r, c)), x.ended.append(ended), x.source.append(source)
+            s, alive = s[source], alive[source]
+    return x
 
 
 def worth(value, caution):  # returns by each network (M, R) -> (R,); with caution 0 value is (R,) already
@@ -570,14 +577,14 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     """
     L, R, predict = len(k), len(s), agent.of_each_network if caution > 0 else agent.reward_and_continuation
     last = with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
-    states, ks, zs, next_states, features, r_and_c, ended, source = imagine(agent, s, k, z, E, prune, predict, last)
+    x = imagine(agent, s, k, z, E, prune, predict, last)
     # R_psi and C_omega are asked for all steps (L R, ...) at once; only pruning needs them on the way
-    s, k, z = torch.cat(states), torch.cat(ks), torch.cat(zs)
-    known = R * len(r_and_c)  # rows of the steps of which pruning has asked r and c
-    s_next = torch.cat(next_states)[known:] if agent.outcome_of_next else None
-    r_and_c.append(predict(s[known:], k[known:], z[known:], s_next))
-    r, c = (torch.cat(x, dim=-1) for x in zip(*r_and_c))
-    r_aux = mi_reward(agent, s, k, z, torch.cat(features)) if with_mi else None
+    s, k, z = torch.cat(x.states), torch.cat(x.ks), torch.cat(x.zs)
+    asked = R * len(x.r_and_c)  # rows of the steps of which pruning has asked r and c
+    s_next = torch.cat(x.next_states)[asked:] if agent.outcome_of_next else None
+    r, c = zip(*x.r_and_c, predict(s[asked:], k[asked:], z[asked:], s_next))
+    r, c = torch.cat(r, dim=-1), torch.cat(c, dim=-1)
+    r_aux = mi_reward(agent, s, k, z, torch.cat(x.features)) if with_mi else None
     if with_mi:
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
     value, weight, finished = 0.0, 1.0, []
@@ -586,12 +593,13 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L, dim=-1), c.chunk(L, dim=-1))):
         value, weight = value + weight * r_i, weight * args.gamma * c_i
         if prune and i + 1 < L:  # each row takes over the value and the actions of the row that it goes on from
-            finished.append((worth(value, caution).masked_fill(~ended[i], -torch.inf), k, z))
-            value, weight = value[..., source[i]], weight[..., source[i]]
-            k, z = (torch.cat([x[: i + 1, source[i]], x[i + 1 :]]) for x in (k, z))
+            ended, source = x.ended[i], x.source[i]
+            finished.append((worth(value, caution).masked_fill(~ended, -torch.inf), k, z))
+            value, weight = value[..., source], weight[..., source]
+            k, z = (torch.cat([a[: i + 1, source], a[i + 1 :]]) for a in (k, z))
     values, all_k, all_z = zip(*finished, (worth(value, caution), k, z))
-    values = torch.cat([x.view(E, -1) for x in values], dim=1)
-    k, z = (torch.cat([x.view(L, E, R // E, *x.shape[2:]) for x in xs], dim=2) for xs in (all_k, all_z))
+    values = torch.cat([v.view(E, -1) for v in values], dim=1)
+    k, z = (torch.cat([a.view(L, E, R // E, *a.shape[2:]) for a in of], dim=2) for of in (all_k, all_z))
     return values, k, z, r_aux
 
 
