@@ -505,7 +505,7 @@ class Agent(nn.Module):
 
     def __init__(self, d, parameter_sizes, args):
         super().__init__()
-        K, m, hidden = len(parameter_sizes), max(parameter_sizes), args.hidden_size
+        K, m, hidden = len(parameter_sizes), max(1, *parameter_sizes), args.hidden_size
         self.dynamics = Dynamics(d, K, m, args)
         self.outcome_of_next = args.outcome_input == "next_state"
         self.register_buffer("frequencies", math.pi / 2 * 2.0 ** torch.arange(args.frequencies), persistent=False)
@@ -1014,7 +1014,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
     args = replace(args, num_samples=N)  # a wider search than in training [choice]; mppi takes H from the plan
     results = np.zeros((len(step_limits), 2, len(seeds)))
-    side_by_side = max(1, 4096 // N)  # for speed; they share the planner's noise, so single returns depend on it
+    side_by_side = min(len(seeds), max(1, 4096 // N))  # for speed; sharing the planner's noise, returns depend on it
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
@@ -1122,6 +1122,8 @@ def configure_torch(deterministic=True):
     """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
     torch.utils.deterministic.fill_uninitialized_memory = False
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(-1, 2**30), mallopt(-3, 2**25)  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, in bytes
@@ -1154,14 +1156,14 @@ interrupted = []  # signals received; the episode is then finished, a checkpoint
 
 def interrupt(number, _):
     interrupted.append(number)
-    signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+    signal.signal(signal.SIGINT, signal.SIG_DFL), signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it
 
 
 def train(args):
     """Train, evaluate, log to runs/<run_name>, and return what its result.json says."""
     flags = {name: value for name, value in vars(args).items() if name not in ("resume", "evaluate")}
     device = torch.device("cuda" if args.cuda else "cpu")
-    run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
+    run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(1000 * time.time())}"
     run_dir, checkpoint, first_step = Path("runs") / run_name, None, 1
     if args.resume:
         path = args.resume if args.resume.is_file() else args.resume / "checkpoint.pt"
@@ -1176,6 +1178,8 @@ def train(args):
     configure_torch(args.torch_deterministic)
     torch.manual_seed(args.seed)
     compiled = partial(torch.compile, mode="reduce-overhead" if args.cuda else "default", disable=not args.compile)
+    if args.compile:
+        torch._dynamo.config.recompile_limit = 64  # plans have up to H lengths with --time-limit
     plan_in_training, learn_model, learn_policy = compiled(mppi), compiled(update_model), compiled(update_policy)
     env = make_env(args)
     limit = getattr(env.unwrapped, "step_limit", args.time_limit)
@@ -1190,7 +1194,7 @@ def train(args):
     writer.add_text("hyperparameters", "\n".join(f"- {name}: {value}" for name, value in flags.items()))
 
     d, parameter_sizes = env.observation_space.shape[0], env.unwrapped.parameter_sizes
-    m, agent = max(parameter_sizes), Agent(d, parameter_sizes, args).to(device)
+    m, agent = max(1, *parameter_sizes), Agent(d, parameter_sizes, args).to(device)
     average = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(args.weight_averaging))  # what acts [choice]
     # the learning rate is a tensor, so that torch.compile need not compile again when it changes
     adam = partial(torch.optim.AdamW, lr=torch.tensor(args.learning_rate, device=device), fused=True, weight_decay=0)
@@ -1345,11 +1349,11 @@ def train(args):
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is interrupt:  # training is done
             signal.signal(number, signal.SIG_DFL)
-    write(run_dir / "result.json", final_evaluation(average.module, args, result))
     if args.save_model:
         weights = average.module.state_dict()
         write(run_dir / "model.pt", {"script": Path(__file__).stem, "flags": flags, "agent": weights,
                                      "wall_seconds": result["wall_seconds"]})  # fmt: skip
+    write(run_dir / "result.json", final_evaluation(average.module, args, result))
     writer.close()
     return result
 

@@ -91,6 +91,69 @@ def test_dynamics_loss_by_hand(dynamics_error, expected):
     assert loss.item() == pytest.approx(expected)
 
 
+def test_outcome_losses_by_hand():
+    """R0 = 1 is compared where the episode goes on, R1 = 3 where it ends; real rewards of 2 are 1 in units of 2."""
+    agent = Agent(2, (1, 0), Args())
+    agent.reward_scale.fill_(2.0)
+    agent.outcomes = lambda s, k, z, s_next: torch.tensor([1.0, 3.0, math.log(3)]).expand(3, 2, 3)  # c = 3/4
+    tau = flexplore.Segment(torch.zeros(2, 1, 2), torch.zeros(2, 1).long(), torch.zeros(2, 1, 1),
+                            torch.full((2, 1), 2.0), torch.tensor([[0.0], [1.0]]), None, torch.ones(2, 1))  # fmt: skip
+    losses = flexplore.outcome_losses(agent, tau, torch.zeros(3, 1, 2), torch.tensor([[1.0], [0.5]]))
+    assert losses["losses/reward"].item() == pytest.approx(0.5 * (3 - 1) ** 2)
+    assert losses["losses/continuation"].item() == pytest.approx(-math.log(3 / 4) - 0.5 * math.log(1 / 4))
+
+
+def updated(learning_rates=(0.0, 0.0), later=0.0, smooth=False, diagnose=False, **flags):
+    """L_ex before and after one update of the model and of f_W by gradient descent, and the agent."""
+    torch.manual_seed(0)
+    args = Args(horizon=3, mi_weight=0.0, **flags)
+    agent = Agent(2, (1, 0), args).eval()  # eval: no further power iteration
+    tau = flexplore.Segment(torch.randn(3, 4, 2), torch.randint(2, (3, 4)), torch.randn(3, 4, 1), torch.randn(3, 4),
+                            torch.zeros(3, 4), torch.randn(3, 4, 2), torch.ones(3, 4))  # fmt: skip
+    tau.same_episode[1:, 0] = 0
+    tau.s[1:, 0], tau.r[1:, 0], tau.s_next[1:, 0] = later, later, later
+    model, f_W = [*agent.dynamics.parameters(), *agent.outcome.parameters()], agent.discriminator.parameters()
+    optimizers = {"model": torch.optim.SGD(model, learning_rates[0]),
+                  "discriminator": torch.optim.SGD(f_W, learning_rates[1], maximize=True)}  # fmt: skip
+    before, after = (
+        flexplore.update_model(agent, optimizers, tau, args, smooth, diagnose)["losses/wasserstein"].item()
+        for _ in range(2)
+    )
+    return before, after, agent
+
+
+def test_t_phi_descends_l_ex_and_f_w_ascends_it():
+    before, after, _ = updated((1e-3, 0.0), flexibility=1.0)
+    assert after < before
+    before, after, _ = updated((0.0, 1e-3), flexibility=1.0)
+    assert after > before
+
+
+def test_an_update_of_the_model():
+    """What follows the episode changes nothing, nor does L_smt if it is only logged; smoothing changes R_psi alone."""
+
+    def weights(**case):
+        agent = updated((1e-2, 1e-2), **case)[2]
+        return [torch.cat([x.flatten() for x in part.parameters()]) for part in (agent.dynamics, agent.outcome)]
+
+    as_is = weights()
+    assert all(map(torch.equal, as_is, weights(diagnose=True)))
+    assert all(map(partial(torch.allclose, atol=1e-6), as_is, weights(later=5.0)))
+    smoothed = weights(smooth=True)
+    assert torch.equal(as_is[0], smoothed[0]) and not torch.allclose(as_is[1], smoothed[1])
+
+
+def test_held_out_episodes_and_their_error():
+    """The 11th, the 31st, ... Errors of a T_phi that changes nothing, where x grows by 1: 1, 2, and too short for 3."""
+    agent = Agent(1, (1,), args := Args(horizon=3))
+    nn.init.zeros_(agent.dynamics.out.weight), nn.init.zeros_(agent.dynamics.out.bias)
+    replay = Replay(capacity=80, d=1, m=1, horizon=3, device="cpu")
+    for i in range(80):
+        replay.add([i % 2], 0, torch.zeros(1), 0.0, False, [i % 2 + 1], episode=i // 2)
+    assert replay.held_out == [20, 21, 60, 61] and len(replay.train) == 76
+    assert flexplore.consistency_error(agent, args, replay) == [1, 2, None]
+
+
 def trained_l_ex(shift_of_k, conditional, horizon=1, gamma=0.9):
     """L_ex of a discriminator trained between N(0, 1) and N(shift_of_k[k], 1), and the W1 of its test samples."""
     f = Discriminator(1, 2, 1, 32, conditional)
@@ -352,6 +415,32 @@ def test_plans_end_at_a_known_time_limit(monkeypatch, tmp_path):
     assert set(lengths[-30:]) == {3}
 
 
+def test_smoothing_the_learning_rate_and_the_weights_that_act(monkeypatch, tmp_path):
+    """Steps 41 to 80 of 80: T = 60, the learning rate falls from 40 on, and a moving average of the weights plans."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
+    smoothed, rates, acting = [], [], []
+
+    def update(agent, optimizers, tau, args, smooth, diagnose):
+        smoothed.append(smooth), rates.append(optimizers["model"].param_groups[0]["lr"].item())
+        assert optimizers["discriminator"].param_groups[0]["maximize"] and not optimizers["policy"].defaults["maximize"]
+        agent.dynamics.out.bias.data.fill_(len(smoothed))  # 1, 2, ... after steps 41, 42, ...
+        return {}
+
+    def plan(agent, s, plan, args, explore):
+        acting.append(agent.dynamics.out.bias.item())
+        return torch.zeros(1).long(), torch.zeros(1, 1), plan, s.sum()
+
+    monkeypatch.setattr(flexplore, "update_model", update)
+    monkeypatch.setattr(flexplore, "mppi", plan)
+    monkeypatch.setattr(flexplore, "evaluate", lambda *_, **__: np.zeros((1, 2, 1)))
+    flags = dict(mi_weight=0.0, proposal_fraction=0.0, random_fraction=0.0, smoothing_start=0.75, learning_rate=1e-3)
+    flexplore.train(Args(**TINY | flags, anneal_lr=True, weight_averaging=0.75, updates_per_step=1))
+    assert smoothed == [False] * 20 + [True] * 20
+    assert rates == pytest.approx([1e-3 * (2 - step / 40) for step in range(41, 81)], abs=1e-9)
+    assert acting[1:5] == pytest.approx([1, 1.25, 1.6875, 2.265625])  # 3/4 of the former and 1/4 of the new
+
+
 def test_the_share_of_random_steps(monkeypatch, tmp_path):
     """Of the 10 steps of an episode after warm-up they are binomial, p = --random-fraction."""
     monkeypatch.chdir(tmp_path)
@@ -413,7 +502,7 @@ class StubEnv(gym.Env):
 
     def __init__(self, parameter_sizes):
         self.parameter_sizes = parameter_sizes
-        box = gym.spaces.Box(-1, 1, (max(parameter_sizes),), np.float32)
+        box = gym.spaces.Box(-1, 1, (max(1, *parameter_sizes),), np.float32)
         self.action_space = gym.spaces.Tuple((gym.spaces.Discrete(len(parameter_sizes)), box))
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
@@ -430,7 +519,7 @@ class StubEnv(gym.Env):
         return self.x, float(success), success, self.t == 10 and not success, {"is_success": success}
 
 
-@pytest.mark.parametrize("parameter_sizes", [(0, 2, 1), (1,) * 1024])
+@pytest.mark.parametrize("parameter_sizes", [(0, 2, 1), (1,) * 1024, (0, 0), (1,)])
 def test_trains_with_missing_parameters_and_many_actions(parameter_sizes, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv(parameter_sizes))
