@@ -40,14 +40,10 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
-FORMER_COMPONENTS = {  # flags of `components`: the defaults of when they were run, or, in Hard Move 10, fewer steps
-    "hard_goal": "--dynamics-error squared",
-    "catch_point": "--outcome-networks 3 --outcome-input action",
-    "hard_move_10": "--total-timesteps 10000 --eval-samples-factor 1",
-}
-FORMER = FORMER_COMPONENTS | {  # of the other ablations
+FORMER = {  # flags of all ablations but `components` and `choices`: the defaults of when they were run
     "platform": "--random-fraction 0.2 --greedy-fraction 0 --frequencies 0 --dynamics-error squared",
     "goal": "--dynamics-error squared",
+    "catch_point": "--outcome-networks 3 --outcome-input action",
 }
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
@@ -63,7 +59,7 @@ EXPERIMENTS = {
         {"never": "--smoothing never", "always": "--smoothing always"}
         | {f"after_{T}": f"--smoothing-start {T}" for T in (0.25, 0.5, 0.75)},
         tasks=("goal", "hard_goal", "catch_point", "hard_move_8"),
-        task_flags=FORMER,
+        task_flags=FORMER | {"hard_goal": "--dynamics-error squared"},
         shared={"after_0.5": "components/flexplore", "never": "components/no_smoothing"},
     ),
     # lambda, and what f_W sees; without the Wasserstein loss (lambda = 0) it sees nothing
@@ -79,7 +75,7 @@ EXPERIMENTS = {
     "components": Experiment(
         {"flexplore": "", "no_wasserstein": "--flexibility 0", "no_mi": "--mi-weight 0",
          "no_smoothing": "--smoothing never", "no_proposals": "--proposal-fraction 0"},
-        task_flags=FORMER_COMPONENTS,
+        task_flags={"hard_move_10": "--total-timesteps 10000 --eval-samples-factor 1"},  # half of the steps
         shared={"flexplore": "table/flexplore"},
     ),
     # all of the paper's mechanisms without most of our choices
