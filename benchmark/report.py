@@ -381,7 +381,8 @@ def speed(results):
         if not isinstance(row, dict) or "ms" not in row:
             continue
         peer = result.get(f"{name.split(',')[0]}, DLPA's code", {}).get(f"ratio of {name}")
-        cells = [name.replace("_", " ").capitalize().replace("dlpa", "DLPA")]
+        task, *work = name.split(", ")
+        cells = [", ".join([task.replace("_", " ").title(), *work])]
         cells += [f"{row['ms'][x]:.1f}" if x in row["ms"] else "" for x in columns]
         cells += [f"{row['steps_per_second']:.1f}", f"{peer:.1f}" if peer else ""]
         rows.append(cells + [", ".join(f"{row[x]['ratio']:.0%}" for x in ("plan", "update")) if "plan" in row else ""])
@@ -413,7 +414,7 @@ def flexibility(results):
                 runs = results.runs("flexibility", task, flexibility_variant(kind, x))
                 text = mean_and_std(final(runs)[0], digits(task), expected=len(EXPERIMENTS["flexibility"].seeds))
                 errors = known([consistency_error(run) for run in runs])
-                cells.append(text + (f"; {errors.mean():.2g}" if len(errors) else ""))
+                cells.append(text + (f"; {errors.mean():#.2g}".rstrip(".") if len(errors) else ""))
             rows.append([TASKS[task].title, kind, *cells])
     return markdown(["return; consistency error", "f_W", *(f"λ = {x}" for x in FLEXIBILITIES)], rows)
 
@@ -516,7 +517,8 @@ def section(results, name):
     if name in MEASUREMENTS:
         return MEASUREMENTS[name](results)
     if name == "table":
-        pictures = "\n".join(f"![Learning curves](figures/{x}_table.png)" for x in ("curves", "minutes"))
+        pictures = "\n".join(f"![Returns against {x}](figures/{name}_table.png)"
+                             for x, name in (("steps", "curves"), ("minutes", "minutes")))
         return table(results) + (f"\n\n{pictures}" if results.tasks(name) else "")
     if not results.tasks(name):
         return f"Not run yet: `python benchmark/run.py {name}`."
