@@ -1142,7 +1142,7 @@ def train(args):
             chance = np.random.default_rng([args.seed, episode]).random()
             greedy = global_step > args.total_timesteps / 2 and chance < args.greedy_fraction
 
-        # Act: at random in warm-up and, [choice], in --random-fraction of the later steps of other than greedy episodes
+        # Act: at random in warm-up and in --random-fraction of later steps [choice], not in greedy episodes; else plan
         s_now = torch.as_tensor(s, device=device)[None]
         if global_step <= args.learning_starts:
             k, z = random_action(average.module, s_now, survival=False, policy=False)
