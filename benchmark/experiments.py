@@ -40,7 +40,7 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
-FORMER = {  # flags of all ablations but `components` and `choices`: the defaults of when they were run
+FORMER = {  # flags of `flexibility`, `exploration` and `horizon`: the defaults of when they were run
     "platform": "--random-fraction 0.2 --greedy-fraction 0 --frequencies 0 --dynamics-error squared",
     "goal": "--dynamics-error squared",
     "catch_point": "--outcome-networks 3 --outcome-input action",
@@ -59,7 +59,7 @@ EXPERIMENTS = {
         {"never": "--smoothing never", "always": "--smoothing always"}
         | {f"after_{T}": f"--smoothing-start {T}" for T in (0.25, 0.5, 0.75)},
         tasks=("goal", "hard_goal", "catch_point", "hard_move_8"),
-        task_flags=FORMER | {"hard_goal": "--dynamics-error squared"},
+        task_flags={"hard_goal": "--dynamics-error squared"},  # the default of when it was run
         shared={"after_0.5": "components/flexplore", "never": "components/no_smoothing"},
     ),
     # lambda, and what f_W sees; without the Wasserstein loss (lambda = 0) it sees nothing
