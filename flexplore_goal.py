@@ -1014,7 +1014,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
     args = replace(args, num_samples=N)  # a wider search than in training [choice]; mppi takes H from the plan
     results = np.zeros((len(step_limits), 2, len(seeds)))
-    side_by_side = min(len(seeds), max(1, 4096 // N))  # for speed; sharing the planner's noise, returns depend on it
+    side_by_side = min(len(seeds), max(1, 4096 // N))  # they share the planner's noise, so returns depend on it
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
@@ -1194,7 +1194,7 @@ def train(args):
     writer.add_text("hyperparameters", "\n".join(f"- {name}: {value}" for name, value in flags.items()))
 
     d, parameter_sizes = env.observation_space.shape[0], env.unwrapped.parameter_sizes
-    m, agent = max(1, *parameter_sizes), Agent(d, parameter_sizes, args).to(device)
+    agent = Agent(d, parameter_sizes, args).to(device)
     average = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(args.weight_averaging))  # what acts [choice]
     # the learning rate is a tensor, so that torch.compile need not compile again when it changes
     adam = partial(torch.optim.AdamW, lr=torch.tensor(args.learning_rate, device=device), fused=True, weight_decay=0)
@@ -1205,7 +1205,7 @@ def train(args):
     }
     learning = {"agent": agent, "average": average} | optimizers
     uses_policy = args.mi_weight > 0 or int(args.proposal_fraction * args.num_samples) > 0
-    replay = Replay(args.total_timesteps, d, m, args.horizon, device)
+    replay = Replay(args.total_timesteps, d, agent.parameter_mask.shape[1], args.horizon, device)
     result = {"env_id": args.env_id, "seed": args.seed, "args": flags, "total_timesteps": args.total_timesteps}
     result |= provenance(args) | {"curve": []}
     seconds, num_plans, episode = {"total": 0.0, "plan": 0.0, "update": 0.0, "evaluation": 0.0}, 0, 0

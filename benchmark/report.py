@@ -423,8 +423,9 @@ def components(results):
     rows = [[TASKS[task].title, *(return_and_success(results, "components", task, v) for v in COMPONENTS)]
             for task in results.tasks("components")]  # fmt: skip
     seeds, scores = len(EXPERIMENTS["components"].seeds), {}
-    for task in results.tasks("components"):
-        of = [final(results.runs("components", task, v))[0] for v in COMPONENTS]
+    returns = [[final(results.runs("components", task, v))[0] for v in COMPONENTS]
+               for task in results.tasks("components")]  # fmt: skip
+    for task, of in zip(results.tasks("components"), returns):
         if all(len(x) == seeds for x in of):
             scores[task] = [TASKS[task].score(x) for x in of]
     for name, statistic in (("Mean", mean), ("IQM", iqm)):
@@ -432,7 +433,11 @@ def components(results):
             of = [statistic(np.stack([x[i] for x in scores.values()], axis=1)) for i in range(len(COMPONENTS))]
             cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*x) for x in of]
             rows.append([f"{name} of the score, {len(scores)} task{'s' * (len(scores) > 1)}", *cells])
-    return markdown(["return; success", *COMPONENTS.values()], rows)
+    all_parts, *without = zip(*returns)
+    pairs = [(x, y) for of in without for x, y in zip(all_parts, of) if len(x) > 1 and len(y) > 1]
+    differ = sum(abs(x.mean() - y.mean()) > max(x.std(ddof=1), y.std(ddof=1)) for x, y in pairs)
+    text = f"Means further from all parts' than the larger standard deviation of the two: {differ} of {len(pairs)}."
+    return markdown(["return; success", *COMPONENTS.values()], rows) + f"\n\n{text}"
 
 
 def choices(results):

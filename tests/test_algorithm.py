@@ -130,7 +130,7 @@ def test_t_phi_descends_l_ex_and_f_w_ascends_it():
 
 
 def test_an_update_of_the_model():
-    """What follows the episode changes nothing, nor does L_smt if it is only logged; smoothing changes R_psi alone."""
+    """What follows the episode changes nothing, nor does L_smt if it is only logged; smoothing leaves T_phi alone."""
 
     def weights(**case):
         agent = updated((1e-2, 1e-2), **case)[2]
