@@ -389,6 +389,22 @@ def speed(results):
     return markdown(header, rows)
 
 
+def speed_gpu(results):
+    """What benchmark/speed.py --cuda wrote to speed_gpu.json: on a core / on the GPU."""
+    result = json.loads((results.root / "speed_gpu.json").read_text())
+    rows = []
+    for name in (x for x in result if f"{x}, GPU" in result):
+        core, gpu = result[name], result[f"{name}, GPU"]
+        cells = [f"{core['ms'][x]:.1f} / {gpu['ms'][x]:.1f}" for x in ("plan", "update", "policy", "evaluation")]
+        cells.append(f"{core['steps_per_second']:.1f} / {gpu['steps_per_second']:.1f}")
+        cells += [f"{gpu[f'{x} kernels']:.0f}, {gpu[f'{x} busy']:.0%}" for x in ("plan", "update")]
+        rows.append([name.replace("_", " ").title(), *cells])
+    header = "", "ms per plan", "update of the model", "of the policies", "planned step of evaluation", "steps / s"
+    versions = f"{result['hardware']['gpu']}, PyTorch {result['versions']['torch']}."
+    table = markdown([*header, "kernels of a plan, GPU busy", "of an update"], rows)
+    return f"{table}\n\n{versions}"
+
+
 def return_and_success(results, experiment, task, variant):
     returns, success = final(results.runs(experiment, task, variant))
     text = mean_and_std(returns, digits(task), expected=len(EXPERIMENTS[experiment].seeds))
@@ -512,7 +528,7 @@ def flags(results):
 
 
 ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, choices, exploration, horizon)}
-MEASUREMENTS = {f.__name__: f for f in (summary, ceiling, goal_starts, speed, flags)}
+MEASUREMENTS = {f.__name__: f for f in (summary, ceiling, goal_starts, speed, speed_gpu, flags)}
 
 
 def section(results, name):

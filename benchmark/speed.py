@@ -1,12 +1,13 @@
 """How long the parts of a training step take, against plain matrix products and, with --peer, against DLPA's own code.
 
-    python benchmark/speed.py   ->   benchmark/results/speed.json
+    python benchmark/speed.py          ->   benchmark/results/speed.json
+    python benchmark/speed.py --cuda   ->   benchmark/results/speed_gpu.json
 
 One process, one thread, each script at its defaults with a replay of random play. A time is the median over rounds; a
 round goes through all measurements, so that whatever else the machine does hits all of them alike. The time of an
 evaluation is that of planning one step of one episode; steps/s are those that the other times add up to at the flags.
 A checkpoint is one of the end of the run, with every transition, written to the working directory; its share is that of
-the time between two checkpoints, without evaluations.
+the time between two checkpoints, without evaluations. On a GPU a call ends when the GPU has done all of it.
 """
 
 import contextlib
@@ -51,6 +52,8 @@ class Args:
     """a checkout of DLPA's code, to be measured as well; the old packages that it requires are not needed"""
     compile: bool = False
     """measure what DLPA's code is compared with under the scripts' --compile as well (some minutes more)"""
+    cuda: bool = False
+    """measure the scripts on the GPU as well, without --peer and --compile"""
 
 
 class Subject:
@@ -59,20 +62,22 @@ class Subject:
     def __init__(self, name, **flags):
         script = importlib.import_module(f"flexplore_{name}")
         self.args, self.flop, self.over = (args := script.Args(**flags)), {}, True
+        device = torch.device("cuda" if args.cuda else "cpu")
         self.provenance, self.env = script.provenance(args), script.make_env(args)
         torch.manual_seed(args.seed), self.env.reset(seed=args.seed)
         d, self.sizes = self.env.observation_space.shape[0], self.env.unwrapped.parameter_sizes
-        m, agent = max(self.sizes), script.Agent(d, self.sizes, args)
+        m, agent = max(self.sizes), script.Agent(d, self.sizes, args).to(device)
         average = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(args.weight_averaging))
-        adam = partial(torch.optim.AdamW, lr=torch.tensor(args.learning_rate), fused=True, weight_decay=0)
+        lr = torch.tensor(args.learning_rate, device=device)
+        adam = partial(torch.optim.AdamW, lr=lr, fused=True, weight_decay=0)
         model = [*agent.dynamics.parameters(), *agent.outcome.parameters()]
         optimizers = {"model": adam(model, weight_decay=args.weight_decay),
                       "discriminator": adam(agent.discriminator.parameters(), maximize=True)}  # fmt: skip
         policy_optimizer = adam([*agent.discrete_policy.parameters(), *agent.parameter_policy.parameters()])
         k = torch.randint(len(self.sizes), (PLAY,))
-        z = (torch.rand(PLAY, m) * 2 - 1) * agent.exists(k)
+        z = (torch.rand(PLAY, m) * 2 - 1) * agent.exists(k.to(device)).cpu()
         self.actions = itertools.cycle(zip(k.tolist(), z.numpy()))
-        replay, episode = script.Replay(args.total_timesteps, d, m, args.horizon, "cpu"), 0
+        replay, episode = script.Replay(args.total_timesteps, d, m, args.horizon, device), 0
         for _ in range(PLAY):
             s, (k, z), r, terminated, truncated = self.random_step()
             if args.time_limit or not truncated:
@@ -109,11 +114,17 @@ class Subject:
         self.checkpoint = Path(self.folder.name) / "checkpoint.pt"
         self.calls["checkpoint"] = lambda: script.write(self.checkpoint, {
             "learning": {name: part.state_dict() for name, part in learning.items()}, "replay": full})  # fmt: skip
-        x, y = (torch.randn(n, args.hidden_size) for n in (args.num_samples, args.model_horizon * args.batch_size))
-        w = torch.randn(args.hidden_size, args.hidden_size)
+        rows = args.num_samples, args.model_horizon * args.batch_size, args.hidden_size
+        x, y, w = (torch.randn(n, args.hidden_size, device=device) for n in rows)
         for product, a, b in (("mm_plan", x, w), ("mm_update", y, w), ("mm_gradient", y.T, y)):
             self.calls[product] = partial(torch.mm, a, b, out=a @ b)
             self.flop[product] = 2 * a.numel() * b.shape[1]
+        if args.cuda:
+            self.calls = {name: partial(self.finish, call) for name, call in self.calls.items()}
+
+    def finish(self, call):
+        call()
+        torch.cuda.synchronize()
 
     def random_step(self):
         """One step of random play, the first of a new episode if the last is over -> s, action, r, terminated, ..."""
@@ -144,7 +155,20 @@ class Subject:
             achieved = (count := counter.get_total_flops()) / seconds[name]
             summary[name] = {"MFLOP": count / 1e6, "GFLOP/s": achieved / 1e9, "mm GFLOP/s": rate / 1e9}
             summary[name]["ratio"] = achieved / rate
+            if args.cuda:
+                summary[f"{name} kernels"], busy = kernels(self.calls[name])
+                summary[f"{name} busy"] = busy / seconds[name]
         return summary
+
+
+def kernels(call, repeats=10):
+    """-> how many kernels and copies a call launches on the GPU, and the seconds that these take."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(repeats):
+            call()
+    on_gpu = [x for x in profile.key_averages() if x.device_type == torch.autograd.DeviceType.CUDA]
+    seconds = sum(x.self_device_time_total for x in on_gpu) / 1e6
+    return sum(x.count for x in on_gpu) / repeats, seconds / repeats
 
 
 def addmm_flop(_, a, b, *args, **kwargs):  # of shapes; the counter knows addmm, but not in place
@@ -208,10 +232,14 @@ def show(header, rows):
 
 if __name__ == "__main__":
     args = tyro.cli(Args)
+    if args.cuda and (args.peer or args.compile or not torch.cuda.is_available()):
+        sys.exit("error: --cuda must be left out with --peer or --compile, or where PyTorch finds no CUDA device")
     sys.path.insert(0, str(ROOT))
     importlib.import_module("flexplore_platform").configure_torch()
     torch.utils.deterministic.fill_uninitialized_memory = False
     subjects, peers, calls = {name: Subject(name) for name in SCRIPTS}, {}, {}
+    if args.cuda:
+        subjects |= {f"{name}, GPU": Subject(name, cuda=True) for name in SCRIPTS}
     for task in PEER_FLAGS if args.peer else ():
         peers[task], calls[f"{task}, DLPA's code"] = (p, _) = build_peer(args.peer, task, subjects[task])
         work = dict(
@@ -226,7 +254,7 @@ if __name__ == "__main__":
             subjects[f"{task}, compiled"] = Subject(task, compile=True)
             subjects[f"{task}, DLPA's work, compiled"] = Subject(task, compile=True, **work)
     seconds = measure({name: subject.calls for name, subject in subjects.items()} | calls, args.rounds)
-    result = {"rounds": args.rounds} | subjects["platform"].provenance
+    result = {"rounds": args.rounds} | [*subjects.values()][-1].provenance
     result |= {name: subject.summary(seconds[name]) for name, subject in subjects.items()}
     columns = "plan update policy averaging environment evaluation checkpoint".split()
     times = [[name, *(result[name]["ms"].get(x, "-") for x in columns), f"{result[name]['checkpoint_share']:.2%}",
@@ -241,8 +269,11 @@ if __name__ == "__main__":
             print(f"{ours}: {peer[f'ratio of {ours}']:.1f} times the steps per second of DLPA's code")
         result[f"{task}, DLPA's code"] = peer
     show(["milliseconds", *columns, "its share", "steps/s"], times)
-    header = [f"{part} {x}" for part in ("plan", "update") for x in result["platform"][part]]
+    if args.cuda:
+        columns = "plan kernels", "plan busy", "update kernels", "update busy"
+        show(["GPU", *columns], [[name, *map(result[name].get, columns)] for name in subjects if "GPU" in name])
+    header = [f"{part} {x}" for part in ("plan", "update") for x in result["platform"]["plan"]]
     show(["rates", *header], [[x, *result[x]["plan"].values(), *result[x]["update"].values()] for x in subjects])
-    path = ROOT / "benchmark" / "results" / "speed.json"
+    path = ROOT / "benchmark" / "results" / f"speed{'_gpu' if args.cuda else ''}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1))
