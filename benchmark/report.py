@@ -435,6 +435,11 @@ def flexibility(results):
     return markdown(["return; consistency error", "f_W", *(f"λ = {x}" for x in FLEXIBILITIES)], rows)
 
 
+def apart(x, y):
+    """Whether the means of x and y (..., seeds) differ by more than the larger of their standard deviations."""
+    return abs(x.mean(axis=-1) - y.mean(axis=-1)) > np.maximum(x.std(axis=-1, ddof=1), y.std(axis=-1, ddof=1))
+
+
 def components(results):
     rows = [[TASKS[task].title, *(return_and_success(results, "components", task, v) for v in COMPONENTS)]
             for task in results.tasks("components")]  # fmt: skip
@@ -451,8 +456,10 @@ def components(results):
             rows.append([f"{name} of the score, {len(scores)} task{'s' * (len(scores) > 1)}", *cells])
     all_parts, *without = zip(*returns)
     pairs = [(x, y) for of in without for x, y in zip(all_parts, of) if len(x) > 1 and len(y) > 1]
-    differ = sum(abs(x.mean() - y.mean()) > max(x.std(ddof=1), y.std(ddof=1)) for x, y in pairs)
-    text = f"Means further from all parts' than the larger standard deviation of the two: {differ} of {len(pairs)}."
+    by_chance = apart(*np.random.default_rng(0).normal(size=(2, 100_000, seeds))).mean()
+    differ = sum(apart(*pair) for pair in pairs)
+    text = (f"Means further from all parts' than the larger standard deviation of the two: {differ} of {len(pairs)} "
+            f"({by_chance:.0%} of such pairs, if nothing but chance told them apart).")  # fmt: skip
     return markdown(["return; success", *COMPONENTS.values()], rows) + f"\n\n{text}"
 
 
