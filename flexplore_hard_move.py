@@ -132,7 +132,7 @@ class Args:
     flexibility: float = 0.3
     """lambda: weight of the Wasserstein loss against the error above; 0, with squared errors, is DLPA's loss"""
     discriminator: Literal["conditional", "marginal"] = "conditional"
-    """f_W(s'; s,k,z), or f_W(s') as the formula is printed"""
+    """f_W(s'; s,k,z), or f_W(s'), which is the summary's"""
     smoothing: Literal["after", "never", "always"] = "after"
     """smooth the reward by FGSM: after T steps (the paper), never, or always"""
     smoothing_start: float = 0.5
@@ -294,16 +294,16 @@ def make_env(args, render_mode=None):
 # From here on the scripts are the same text. The parts of a step of train():
 #
 #   mppi, unless the step is random: pi_beta and p_theta propose sequences of H actions; then, in each iteration, draw N
-#       more from the plan, imagine what they return (imagined_return: r = R_psi + eta r_aux along T_phi) and refit the
-#       plan to the n best so far. Act by the first action of one of them, drawn by weight
+#       more from the plan, imagine what they return (imagined_return: R_psi and the MI reward along T_phi) and refit
+#       the plan to the n best so far. Act by the first action of one of them, drawn by weight
 #   update_model, after warm-up, --updates-per-step times: T_phi descends (1 - lambda) |s^ - s|^2 + lambda L_ex (or has
 #       the absolute error for the square), f_W ascends L_ex; R_psi and C_omega descend their errors, after T also L_smt
 #   update_policy, every --policy-frequency steps: pi_beta and p_theta ascend the imagined return
 #
 # Shapes: d state size, K discrete actions, m = max m_k parameters (0 where k lacks them), H horizon, L steps,
 # B batch, N sequences, n elites, E episodes planned at once, R rows (but R(s): the reward), S sequences per episode,
-# M networks for R_psi and C_omega. Time first: (H, B, ...), but M before it. Where the model learns, H is the lesser
-# of --horizon and --model-horizon.
+# M networks for R_psi and C_omega. Time first: (H, B, ...), but M before it. L is H in mppi, --policy-horizon in
+# update_policy; where the model learns, H is the lesser of --horizon and --model-horizon.
 # s^: predicted, s~: perturbed; tau: replayed segments, w_i their mask; R0, R1: reward of a step that goes on, or that
 # terminates; r_aux: MI reward; T, without phi: the step from which on the reward is smoothed.
 # k is an index; where pi_beta needs gradients, a one-hot. Numbers that are literals or defaults of a function's
@@ -363,7 +363,7 @@ class Discriminator(nn.Module):
     """f_W, 1-Lipschitz in s' / scale by spectral normalisation (section III-B).
 
     [choice] Conditional f_W(s'; s,k,z): the condition enters after the first normalised layer, so f stays 1-Lipschitz
-    in s'; its input is s' - s, which loses nothing, as s is in the condition. Marginal f_W(s'): the formula as printed.
+    in s'; its input is s' - s, which loses nothing, as s is in the condition. Marginal f_W(s'): the summary's formula.
     """
 
     def __init__(self, d, K, m, hidden_size, conditional):
@@ -373,7 +373,7 @@ class Discriminator(nn.Module):
         self.condition = nn.Linear(d + m, hidden_size) if conditional else None
         self.condition_k = nn.Embedding(K, hidden_size) if conditional else None
 
-    def forward(self, s_next, s, k, z, scale):  # s (..., d), k (...), s_next (..., d) or (n, ..., d) -> (...), (n, ...)
+    def forward(self, s_next, s, k, z, scale):  # s (..., d), k (...), s_next (..., d) or (2, ..., d) -> (...), (2, ...)
         if self.condition is None:
             h = self.first(s_next / scale)
         else:
@@ -420,7 +420,7 @@ class Agent(nn.Module):
         """-> R0, R1 and the logit of c (M, R, 3), of s, k, z, or of s and the mean s_next of T_phi [choice].
 
         What a step earns is often plain from where it leads; what is learned of one k then holds for all. s_next
-        enters as it is: given the change in units of scale instead, C_omega predicted ends far worse from few.
+        enters as it is: with the change in units of scale instead, C_omega learned ends far worse from few examples.
         """
         s = self.fourier(s)
         x = (torch.cat([s, self.fourier(s_next)], dim=1),) if self.outcome_of_next else (s, k, z)
@@ -438,7 +438,7 @@ class Agent(nn.Module):
         return torch.lerp(r1, r0, c), c
 
     def reward_and_continuation(self, s, k, z, s_next):
-        """Means over the M networks (R,), alike but for initial weights: plans exploit what one overestimates."""
+        """Means (R,) over the M networks, as plans would exploit what a single one overestimates."""
         r, c = self.of_each_network(s, k, z, s_next)
         return r.mean(dim=0), c.mean(dim=0)
 
@@ -567,35 +567,36 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     """reward_scale sum_{i<L} gamma^i (prod_{j<i} c_j) (r_i + eta c_i (r_aux,i - mean)), imagined (r_aux: section V).
 
     Arguments as for imagine. There is no value function: what comes after step L does not count.
-    -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E. With prune S =
-    L R / E: a row that ends at step i < L - 1 is returned as it was then, in block i of R / E (whose other rows have
-    the value -inf), before it goes on from another; the last block has all rows at step L.
-    [choice] eta is in units of the typical reward. The mean, a running one over update_policy's steps, is taken off:
-    r_aux would be a constant bonus for staying alive. With caution > 0 it is not one return of the networks' mean r and
-    c, but the mean of the returns by each of them, less `caution` standard deviations: where data are few, one wrong
-    network can raise the mean enough to attract the planner.
+    -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; with prune S =
+    L R / E, in L blocks: block i < L - 1 has the rows that end at step i as they are then, before they go on from
+    others (and -inf as the value of all other rows), the last block all rows at step L.
+    [choice] eta is in units of the typical reward. The mean, a running one over what p_theta itself does (it starts at
+    0, and z of plans, which p_theta takes less often, are above it), is taken off: r_aux would be a bonus for staying
+    alive. With caution > 0 it is not one return of the networks' mean r and c, but the mean of the returns by each of
+    them, less `caution` standard deviations: where data are few, one wrong network can raise the mean enough to attract
+    the planner.
     """
     L, R, predict = len(k), len(s), agent.of_each_network if caution > 0 else agent.reward_and_continuation
     last = with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
     x = imagine(agent, s, k, z, E, prune, predict, last)
     # R_psi and C_omega are asked for all steps (L R, ...) at once; only pruning needs them on the way
     s, k, z = torch.cat(x.states), torch.cat(x.ks), torch.cat(x.zs)
-    asked = R * len(x.r_and_c)  # rows of the steps of which pruning has asked r and c
-    s_next = torch.cat(x.next_states)[asked:] if agent.outcome_of_next else None
-    r, c = zip(*x.r_and_c, predict(s[asked:], k[asked:], z[asked:], s_next))
+    known = R * len(x.r_and_c)  # rows of the steps whose r and c pruning has asked for
+    s_next = torch.cat(x.next_states)[known:] if agent.outcome_of_next else None
+    r, c = zip(*x.r_and_c, predict(s[known:], k[known:], z[known:], s_next))
     r, c = torch.cat(r, dim=-1), torch.cat(c, dim=-1)
     r_aux = mi_reward(agent, s, k, z, torch.cat(x.features)) if with_mi else None
     if with_mi:
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
-    value, weight, finished = 0.0, 1.0, []
+    value, discount, finished = 0.0, 1.0, []  # discount: gamma^i prod_{j<i} c_j
     # from here on k (L, R) and z (L, R, m) are each row's whole sequence of actions
     k, z = (k if k.dtype == torch.long else k.argmax(dim=1)).view(L, R), z.view(L, R, -1)
     for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L, dim=-1), c.chunk(L, dim=-1))):
-        value, weight = value + weight * r_i, weight * args.gamma * c_i
+        value, discount = value + discount * r_i, discount * args.gamma * c_i
         if prune and i + 1 < L:  # each row takes over the value and the actions of the row that it goes on from
             ended, source = x.ended[i], x.source[i]
             finished.append((worth(value, caution).masked_fill(~ended, -torch.inf), k, z))
-            value, weight = value[..., source], weight[..., source]
+            value, discount = value[..., source], discount[..., source]
             k, z = (torch.cat([a[: i + 1, source], a[i + 1 :]]) for a in (k, z))
     values, all_k, all_z = zip(*finished, (worth(value, caution), k, z))
     values = torch.cat([v.view(E, -1) for v in values], dim=1)
@@ -663,7 +664,7 @@ def wasserstein_loss(f_real, f_predicted, weight):
 def dynamics_loss(agent, tau, weight, args):
     """(1 - lambda) sum_i gamma^i w_i |s^_{i+1} - s_{i+1}|^2 + lambda L_ex (section III-B), distances in units of scale.
 
-    [choice] The more lambda, the more flexible: the summary of the paper says this and the opposite.
+    [choice] lambda weighs L_ex, not the other error: the summary of the paper says both.
     Plus, if eta > 0, the negative log-likelihood of sigma_phi; it trains sigma_phi alone.
     weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d). f_W's condition is the
     real s_i, also where the prediction starts from s^_i.
@@ -703,8 +704,8 @@ def outcome_losses(agent, tau, states, weight):
     reward = weight * (torch.where(tau.terminated > 0, r1, r0) - tau.r / agent.reward_scale) ** 2
     goes_on = (1 - tau.terminated).expand_as(logit)
     continuation = weight * F.binary_cross_entropy_with_logits(logit, goes_on, reduction="none")
-    losses = {"losses/reward": reward, "losses/continuation": continuation}
-    return {name: loss.sum(dim=1).mean() for name, loss in losses.items()}  # mean over the networks and the batch
+    # means over the networks and the batch
+    return {"losses/reward": reward.sum(dim=1).mean(), "losses/continuation": continuation.sum(dim=1).mean()}
 
 
 def smoothing_loss(reward, s, epsilon):
@@ -727,7 +728,7 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
     """One step of T_phi, R_psi, C_omega and f_W on segments tau -> losses by name.
 
     smooth: L_smt, of the segments' first steps only [choice], is minimised as well; diagnose: it is computed anyway, to
-    be logged (which draws noise from the run's generator, so the interval of logging is part of the seed).
+    be logged (which draws noise from the run's generator: another interval of logging would change the run).
     """
     weight = args.gamma ** torch.arange(len(tau.s), device=tau.s.device)[:, None] * tau.same_episode
     loss, losses, states = dynamics_loss(agent, tau, weight, args)
@@ -807,8 +808,8 @@ def of_action(x, k):  # entries of x (H, E, K, m) for the actions k (H, E, N): (
 def sample_sequences(agent, plan, N, hold_fraction):
     """N sequences for each of E episodes -> k (H, E, N), z (H, E, N, m); some hold one action [choice]."""
     k = draw(plan.probs, N)
-    z = of_action(plan.mean, k) + of_action(plan.std, k) * torch.randn(*k.shape, plan.std.shape[3], device=k.device)
-    z = z.clamp(-1, 1) * agent.exists(k)
+    mean, std = of_action(plan.mean, k), of_action(plan.std, k)
+    z = (mean + std * torch.randn_like(mean)).clamp(-1, 1) * agent.exists(k)
     held = int(hold_fraction * N)
     k[1:, :, :held], z[1:, :, :held] = k[:1, :, :held], z[:1, :, :held]
     return k, z
@@ -834,8 +835,7 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
 def densest_action(k, z, weight, width=0.2):
     """The densest of the elites k (E, n), z (E, n, m), averaged with those of its k near it -> k (E,), z (E, m).
 
-    The mean of z would not do: between two good actions, or two sides of an angle, it is a bad one [choice]. Of two k
-    with as much weight, the one that has fewer parameters, or settled ones, is the denser.
+    The mean of z would not do: between two good actions, or two sides of an angle, it is a bad one [choice].
     """
     kernel = torch.exp(-0.5 * ((z[:, :, None] - z[:, None]) / width).square().sum(dim=3))  # of each elite to each
     kernel = kernel * (k[:, :, None] == k[:, None]) * weight[:, None]
@@ -963,11 +963,11 @@ def check(args):
 
 
 def provenance(args):
-    """-> hardware, library versions and the git commit of this file (None outside a checkout), for result.json."""
+    """-> hardware, library versions and git commit (-dirty: and changes; None outside a checkout), for result.json."""
     cpuinfo = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""  # Linux
     cpu = re.search(r"model name\s*: (.*)|$", cpuinfo)[1] or platform.processor()
     hardware = {"cpu": cpu, "cores": os.cpu_count(), "gpu": torch.cuda.get_device_name() if args.cuda else None}
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    git = ["git", "-C", str(Path(__file__).parent), *"describe --always --exclude=* --abbrev=40 --dirty".split()]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
     versions = {"python": platform.python_version()} | {x.__name__: x.__version__ for x in (torch, np, gym)}
     return {"hardware": hardware, "versions": versions, "commit": commit or None}
@@ -1025,7 +1025,7 @@ def final_evaluation(agent, args, result):
         result[name] = {"episodes": len(returns), "return_mean": returns.mean(), "return_std": returns.std()}
         result[name] |= {"success_rate": successes.mean(), "returns": returns.tolist()}
         print(f"{name}: return {returns.mean():.3f} ± {returns.std():.3f}, success {successes.mean():.1%}, "
-              f"{len(returns)} episodes, {args.total_timesteps} steps, {result['wall_seconds']:.0f} s")  # fmt: skip
+              f"{len(returns)} episodes, {args.total_timesteps} steps, {result['wall_seconds']:.0f} s to train")
     return result
 
 
@@ -1203,7 +1203,7 @@ def train(args):
             started = time.perf_counter()
             seeds, videos = EVAL_SEEDS[: args.eval_episodes], run_dir / f"videos/step_{global_step}"
             returns, successes = evaluate(average.module, args, seeds, video_folder=args.capture_video and videos)[0]
-            errors = consistency_error(average.module, args, replay)
+            errors = consistency_error(average.module, args, replay) if average.n_averaged else []  # nothing learned
             known = [error for error in errors if error is not None]
             mean_error = np.mean(known) if known else None
             seconds["evaluation"] += time.perf_counter() - started
@@ -1225,11 +1225,11 @@ def train(args):
                            f"{successes.mean():.1%} ({args.eval_episodes} greedy episodes)")  # fmt: skip
         checkpoint_due |= args.checkpoint_frequency > 0 and global_step % args.checkpoint_frequency == 0
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is interrupt:  # training is done; nothing reads `interrupted` from here on but this
+            signal.signal(number, signal.SIG_DFL)
     if args.checkpoint_frequency > 0 or interrupted:
         save_checkpoint(args.total_timesteps)  # from which only the final evaluation is left to do
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is interrupt:  # training is done
-            signal.signal(number, signal.SIG_DFL)
     if args.save_model:
         weights = average.module.state_dict()
         write(run_dir / "model.pt", {"script": Path(__file__).stem, "flags": flags, "agent": weights,
