@@ -583,6 +583,7 @@ def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
     assert results[0] == results[1]
     curve, final = results[0]
     assert [point["step"] for point in curve] == [80, 160] and final["episodes"] == len(final["returns"]) == 3
+    assert curve[0]["consistency_error"] is None and curve[1]["consistency_error"] > 0  # learning starts after 130
 
 
 BAD_VALUES = {  # flags, and values that every one of them refuses
