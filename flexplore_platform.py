@@ -1038,14 +1038,17 @@ def check(args):
 
 
 def provenance(args):
-    """-> hardware, library versions and git commit (-dirty: and changes; None outside a checkout), for result.json."""
+    """-> hardware, library versions and git commit, "-dirty" if this file is not as it was then, for result.json."""
     cpuinfo = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""  # Linux
     cpu = re.search(r"model name\s*: (.*)|$", cpuinfo)[1] or platform.processor()
     hardware = {"cpu": cpu, "cores": os.cpu_count(), "gpu": torch.cuda.get_device_name() if args.cuda else None}
-    git = ["git", "-C", str(Path(__file__).parent), *"describe --always --exclude=* --abbrev=40 --dirty".split()]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    commit = None
+    if shutil.which("git"):
+        git = partial(subprocess.run, capture_output=True, text=True, cwd=Path(__file__).parent)
+        changed = git(["git", "status", "--porcelain", Path(__file__).name]).stdout
+        commit = git(["git", "rev-parse", "HEAD"]).stdout.strip() + "-dirty" * bool(changed) or None  # of a checkout
     versions = {"python": platform.python_version()} | {x.__name__: x.__version__ for x in (torch, np, gym)}
-    return {"hardware": hardware, "versions": versions, "commit": commit or None}
+    return {"hardware": hardware, "versions": versions, "commit": commit}
 
 
 def write(path, content):
