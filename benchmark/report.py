@@ -329,7 +329,7 @@ def provenance(results, experiment):
     runs = [run for *_, runs in rows_of(results, experiment) for run in runs]
     machines = Counter("{cpu}, {cores} cores".format(**run["hardware"]) for run in runs)
     torch = sorted({run["versions"]["torch"] for run in runs})
-    commits = Counter(run["commit"][:7] if run["commit"] else "none" for run in runs)
+    commits = Counter((c := run["commit"] or "none")[:7] + c[40:] for run in runs)  # 40 digits, perhaps -dirty
     count = [", ".join(f"{name} ({n})" for name, n in sorted(c.items())) for c in (machines, commits)]
     return f"Machines (runs): {count[0]}. PyTorch {', '.join(torch)}. Commits (runs): {count[1]}."
 

@@ -586,6 +586,26 @@ def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
     assert curve[0]["consistency_error"] is None and curve[1]["consistency_error"] > 0  # learning starts after 130
 
 
+def test_the_commit_tells_whether_the_script_was_changed_since(tmp_path, monkeypatch):
+    def git(*command):
+        command = ["git", "-c", "user.name=x", "-c", "user.email=x", *command]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    def commit():
+        return flexplore.provenance(Args())["commit"]
+
+    script = tmp_path / "script.py"
+    script.write_text("1")
+    monkeypatch.setattr(flexplore, "__file__", str(script))
+    assert commit() is None  # not a checkout
+    git("init"), git("add", "."), git("commit", "-m", "first")
+    assert commit() == git("rev-parse", "HEAD")
+    (tmp_path / "other").write_text("2")
+    assert commit() == git("rev-parse", "HEAD")
+    script.write_text("2")
+    assert commit() == git("rev-parse", "HEAD") + "-dirty"
+
+
 BAD_VALUES = {  # flags, and values that every one of them refuses
     "total-timesteps learning-starts hidden-size outcome-networks updates-per-step batch-size horizon model-horizon "
     "policy-horizon policy-frequency num-samples num-elites num-iterations eval-samples-factor eval-frequency "
