@@ -563,11 +563,11 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; with prune S =
     L R / E, in L blocks: block i < L - 1 has the rows that end at step i as they are then, before they go on from
     others (and -inf as the value of all other rows), the last block all rows at step L.
-    [choice] eta is in units of the typical reward. The mean, a running one over what p_theta itself does (it starts at
-    0, and z of plans, which p_theta takes less often, are above it), is taken off: r_aux would be a bonus for staying
-    alive. With caution > 0 it is not one return of the networks' mean r and c, but the mean of the returns by each of
-    them, less `caution` standard deviations: where data are few, one wrong network can raise the mean enough to attract
-    the planner.
+    [choice] eta is in units of the typical reward. The mean, a running one over update_policy's z, which are p_theta's,
+    is taken off: r_aux would be a bonus for staying alive (for plans, which sample wider, some of it still is). With
+    caution > 0 it is not one return of the networks' mean r and c, but the mean of the returns by each of them, less
+    `caution` standard deviations: where data are few, one wrong network can raise the mean enough to attract the
+    planner.
     """
     L, R, predict = len(k), len(s), agent.of_each_network if caution > 0 else agent.reward_and_continuation
     last = with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
@@ -960,13 +960,14 @@ def provenance(args):
     cpuinfo = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""  # Linux
     cpu = re.search(r"model name\s*: (.*)|$", cpuinfo)[1] or platform.processor()
     hardware = {"cpu": cpu, "cores": os.cpu_count(), "gpu": torch.cuda.get_device_name() if args.cuda else None}
-    commit = None
+    commit = ""  # outside a checkout
     if shutil.which("git"):
         git = partial(subprocess.run, capture_output=True, text=True, cwd=Path(__file__).parent)
-        changed = git(["git", "status", "--porcelain", Path(__file__).name]).stdout
-        commit = git(["git", "rev-parse", "HEAD"]).stdout.strip() + "-dirty" * bool(changed) or None  # of a checkout
+        commit = git(["git", "rev-parse", "--verify", "HEAD"]).stdout.strip()
+        if commit and git(["git", "status", "--porcelain", Path(__file__).name]).stdout:
+            commit += "-dirty"
     versions = {"python": platform.python_version()} | {x.__name__: x.__version__ for x in (torch, np, gym)}
-    return {"hardware": hardware, "versions": versions, "commit": commit}
+    return {"hardware": hardware, "versions": versions, "commit": commit or None}
 
 
 def write(path, content):
@@ -1199,7 +1200,7 @@ def train(args):
             started = time.perf_counter()
             seeds, videos = EVAL_SEEDS[: args.eval_episodes], run_dir / f"videos/step_{global_step}"
             returns, successes = evaluate(average.module, args, seeds, video_folder=args.capture_video and videos)[0]
-            errors = consistency_error(average.module, args, replay) if average.n_averaged else []  # nothing learned
+            errors = consistency_error(average.module, args, replay) if average.n_averaged else []  # not yet learned
             known = [error for error in errors if error is not None]
             mean_error = np.mean(known) if known else None
             seconds["evaluation"] += time.perf_counter() - started
@@ -1222,7 +1223,7 @@ def train(args):
         checkpoint_due |= args.checkpoint_frequency > 0 and global_step % args.checkpoint_frequency == 0
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is interrupt:  # training is done; nothing reads `interrupted` from here on but this
+        if signal.getsignal(number) is interrupt:  # training is done: from here on a signal ends the program
             signal.signal(number, signal.SIG_DFL)
     if args.checkpoint_frequency > 0 or interrupted:
         save_checkpoint(args.total_timesteps)  # from which only the final evaluation is left to do
