@@ -19,6 +19,8 @@ from report import (
     final,
     flexibility_variant,
     known,
+    over_all_starts,
+    return_and_percent,
     start_shift,
 )
 from scipy.stats import bootstrap
@@ -68,7 +70,7 @@ def show_values(ax, x, values, colour, **label):
 
 def return_limits(ax, task, headroom=0.08):
     """The range from random play to the limit, with some room."""
-    random, limit = TASKS[task].random[0], TASKS[task].limit[1]
+    random, limit = TASKS[task].random[0], max(TASKS[task].best, TASKS[task].limit[1])
     ax.set_ylim(random - 0.15 * (limit - random), limit + headroom * (limit - random))
 
 
@@ -83,7 +85,7 @@ def show_curve(ax, x, values, last, colour, label):
 def curves(results, over):
     """Return and success of greedy episodes against environment steps or minutes, and the final evaluation.
 
-    Curves are moved to the level of the final starts: their own few are easier or harder.
+    Both are moved to the level of all starts: their own are easier or harder.
     """
     tasks = results.tasks("table")
     figure, axes = grid_of(tasks, 4, 2.9, 2.05, rows_each=2)
@@ -96,15 +98,18 @@ def curves(results, over):
             ax.axhline(limit[1], color=GREEN, linewidth=1, label="limit")
             published = (t.published_return[0], t.published_success)[i]
             ax.axhline(published, color=DARK, linewidth=1, linestyle=(0, (4, 3)), label="best published")
-            ax.axhline(t.random[i], color=GREY, linewidth=1, linestyle=":", label="random play")
+            random = return_and_percent(task, "random_all_starts")[i]
+            ax.axhline(random, color=GREY, linewidth=1, linestyle=":", label="random play")
             key, factor = (("return_mean", 1), ("success_rate", 100))[i]
             shift = start_shift([run for runs in runs_of.values() for run in runs], key)
             for variant, runs in runs_of.items():
-                values = np.array([[factor * (point[key] + shift) for point in run["curve"]] for run in runs])
+                last = np.array([over_all_starts(task, run)[i] for run in runs])
+                shifts = factor * shift + last - final(runs)[i]
+                values = np.array([[factor * point[key] for point in run["curve"]] for run in runs]) + shifts[:, None]
                 x = [point["step"] for point in runs[0]["curve"]]
                 if over == "minutes":
                     x = np.mean([[point["wall_seconds"] / 60 for point in run["curve"]] for run in runs], axis=0)
-                show_curve(ax, x, values, final(runs)[i], COLOURS[variant], NAMES[variant])
+                show_curve(ax, x, values, last, COLOURS[variant], NAMES[variant])
             ax.set_xlim(left=0)
         seeds = {len(runs) for runs in runs_of.values()}
         upper.set_title(f"{t.title} ({' or '.join(map(str, sorted(seeds)))} seed{'s' * (seeds != {1})})")
@@ -189,7 +194,7 @@ def choices(results):
             values = np.array([[point["return_mean"] + shift for point in run["curve"]] for run in runs])
             x = [point["step"] for point in runs[0]["curve"]]
             show_curve(ax, x, values, final(runs)[0], COLOURS[variant], CHOICES[variant])
-        ax.axhline(TASKS[task].limit[1], color=GREEN, linewidth=1, label="limit")
+        ax.axhline(TASKS[task].best, color=GREEN, linewidth=1, label="limit")
         ax.axhline(TASKS[task].random[0], color=GREY, linewidth=1, linestyle=":", label="random play")
         ax.set(title=TASKS[task].title, xlabel="environment steps")
         ax.set_xlim(left=0)

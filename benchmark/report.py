@@ -9,6 +9,7 @@ import json
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,34 +26,56 @@ RESULTS = ROOT / "benchmark" / "results"
 DOCUMENTS = ROOT / "README.md", ROOT / "benchmark" / "RESULTS.md"
 
 
+LIMITS = json.loads((RESULTS / "limits.json").read_text())  # of limits.py
+EDGES = np.arange(-15, 15.5)  # strata of Goal's starts, by the y of the player in metres
+
+
+def return_and_percent(task, name, entry="final"):
+    """What limits.py has of a task under `name`; None if it has nothing."""
+    of = LIMITS[task].get(name)
+    return of and (of[entry]["return_mean"], 100 * of[entry]["success_rate"])
+
+
 @dataclass(frozen=True)
 class Task:
-    """What a return and a success rate (in percent) are to be compared with. Limits: reached, and an upper bound."""
+    """What a return and a success rate (in percent) are to be compared with."""
 
     title: str
-    random: tuple[float, float]
     published_return: tuple[float, str]
     published_success: float  # CHDP's
+    random: tuple[float, float]  # from the starts of the final evaluation
+    limit_here: tuple[float, float] | None  # from the starts of the final evaluation, where it is known
+    # over all starts: reached, and an upper bound
     limit: tuple[float, float]
     limit_success: tuple[float, float]
 
+    @property
+    def best(self):
+        return self.limit_here[0] if self.limit_here else self.limit[1]
+
     def score(self, returns):
-        return (np.asarray(returns) - self.random[0]) / (self.limit[1] - self.random[0])
+        return (np.asarray(returns) - self.random[0]) / (self.best - self.random[0])
 
 
-TASKS = {
-    "platform": Task("Platform", (0.155, 0.0), (0.92, "DLPA"), 99.7, (1.0, 1.0), (99.98, 99.98)),
-    "goal": Task("Goal", (-7.97, 0.0), (28.75, "DLPA"), 80.9, (46.8, 48.7), (95.0, 98.0)),
-    "hard_goal": Task("Hard Goal", (-7.48, 0.0), (28.38, "DLPA"), 79.5, (47.3, 48.7), (95.8, 98.0)),
-    "catch_point": Task("Catch Point", (-25.4, 5.4), (8.12, "FLEXplore"), 93.8, (8.76, 8.76), (96.5, 96.5)),
-    "hard_move_4": Task("Hard Move 4", (-36.4, 5.8), (6.29, "DLPA"), 94.2, (7.0, 7.2), (96.3, 96.3)),
-    "hard_move_6": Task("Hard Move 6", (-36.2, 5.6), (8.48, "DLPA"), 93.9, (8.55, 8.62), (98.9, 98.9)),
-    "hard_move_8": Task("Hard Move 8", (-36.4, 4.8), (7.80, "DLPA"), 90.6, (8.93, 8.97), (99.3, 99.3)),
-    "hard_move_10": Task("Hard Move 10", (-36.4, 4.8), (6.35, "DLPA"), 79.8, (9.13, 9.13), (99.6, 99.6)),
-}
-LIMITS_25 = {  # Hard Move with 25 steps: return, success
-    "hard_move_4": ("4.7 to 5.0", "85.1%"), "hard_move_6": ("7.3 to 7.4", "92.9%"),
-    "hard_move_8": ("8.0 to 8.1", "94.9%"), "hard_move_10": ("8.3", "95.7%"),
+def deterministic(task, title, published_return, published_success):
+    """A task whose limit limits.py knows."""
+    here, anywhere = return_and_percent(task, "limit"), return_and_percent(task, "limit_all_starts")
+    limits = (anywhere[0],) * 2, (anywhere[1],) * 2
+    return Task(title, published_return, published_success, return_and_percent(task, "random"), here, *limits)
+
+
+TASKS = {  # of the noisy tasks the limits are those of their specification
+    "platform": Task("Platform", (0.92, "DLPA"), 99.7, return_and_percent("platform", "random"),
+                     (1.0, 99.98), (1.0, 1.0), (99.98, 99.98)),
+    "goal": Task("Goal", (28.75, "DLPA"), 80.9, return_and_percent("goal", "random"),
+                 None, (46.8, 48.7), (95.0, 98.0)),
+    "hard_goal": Task("Hard Goal", (28.38, "DLPA"), 79.5, return_and_percent("hard_goal", "random"),
+                      None, (47.3, 48.7), (95.8, 98.0)),
+    "catch_point": deterministic("catch_point", "Catch Point", (8.12, "FLEXplore"), 93.8),
+    "hard_move_4": deterministic("hard_move_4", "Hard Move 4", (6.29, "DLPA"), 94.2),
+    "hard_move_6": deterministic("hard_move_6", "Hard Move 6", (8.48, "DLPA"), 93.9),
+    "hard_move_8": deterministic("hard_move_8", "Hard Move 8", (7.80, "DLPA"), 90.6),
+    "hard_move_10": deterministic("hard_move_10", "Hard Move 10", (6.35, "DLPA"), 79.8),
 }  # fmt: skip
 NAMES = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like"}
 COMPONENTS = {"flexplore": "all", "no_wasserstein": "no Wasserstein loss", "no_mi": "no MI reward",
@@ -111,6 +134,32 @@ def final(runs, key="final"):
     return np.array([[run[key]["return_mean"], 100 * run[key]["success_rate"]] for run in runs]).reshape(-1, 2).T
 
 
+@cache
+def goal_start_y():
+    """The y of the player at the starts of the final evaluation of Goal and Hard Goal, in metres."""
+    env = goal.GoalEnv()
+    return np.array([(env.reset(seed=seed), env.player.y)[1] for seed in goal.FINAL_SEEDS[:1000]])
+
+
+def over_all_starts(task, run, entry="final"):
+    """Estimates of the return and the success rate in percent from all starts, by a run's final evaluation -> (2,).
+
+    Goal: its starts differ in y alone, so the mean over strata of a metre each. Where the limit of each start is known:
+    the mean distance from it, which depends little on the start, and the limit of all starts. Platform has one start.
+    """
+    result = run[entry]
+    here = np.array([result["return_mean"], 100 * result["success_rate"]])
+    if LIMITS[task].get("limit"):
+        limits = (return_and_percent(task, name, entry) for name in ("limit_all_starts", "limit"))
+        return here + np.subtract(*limits)
+    if task == "platform":
+        return here
+    returns = np.array(result["returns"])
+    stratum = np.digitize(goal_start_y()[: len(returns)], EDGES)
+    values = np.stack([returns, 100.0 * (returns == goal.GoalEnv.GOAL_REWARD)])
+    return np.average(values, axis=1, weights=1 / np.bincount(stratum)[stratum])
+
+
 def estimate(scores, statistic):
     """statistic of scores, with its 95 % stratified bootstrap interval -> the number, low, high."""
     np.random.seed(0)  # rliable draws from the global generator, whatever its random_state
@@ -144,13 +193,15 @@ def start_shift(runs, key="return_mean"):
     return np.mean([run["final"][key] - run["curve"][-1][key] for run in runs])
 
 
-def reached(run, threshold, shift):
+def reached(task, run, threshold, shift):
     """Steps and minutes until two consecutive evaluations, shifted, are at or above `threshold`.
 
-    None if the final evaluation, which has many more episodes, is not.
+    None if the final evaluation, which has many more episodes, is not. All of them over all starts.
     """
+    last = over_all_starts(task, run)[0]
+    shift = shift + last - run["final"]["return_mean"]
     for a, b in zip(run["curve"], run["curve"][1:]):
-        if min(a["return_mean"] + shift, b["return_mean"] + shift, run["final"]["return_mean"]) >= threshold:
+        if min(a["return_mean"] + shift, b["return_mean"] + shift, last) >= threshold:
             return b["step"], b["wall_seconds"] / 60
     return None
 
@@ -218,7 +269,19 @@ def mean_and_std(values, digits, unit="", expected=None):
 
 
 def between(low, high):
+    low, high = round(low, 2), round(high, 2)
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def pair(values, digits):
+    """A return and a success rate in percent as text."""
+    return f"{values[0]:.{digits}f}; {values[1]:.1f}%"
+
+
+def limits(t):
+    """Of the starts of the final evaluation, over all starts, as text."""
+    here = "{:g}; {:g}%".format(*np.round(t.limit_here, 2)) if t.limit_here else ""
+    return here, f"{between(*t.limit)}; {between(*t.limit_success)}%"
 
 
 def ranges(numbers):
@@ -242,20 +305,22 @@ def rows_of(results, experiment):
 
 def table(results):
     """Final evaluations, what they took, and what ran where."""
-    final_rows, effort_rows, rows_25, shifts = [], [], [], {}
+    final_rows, published_rows, effort_rows, rows_25, shifts = [], [], [], [], {}
     for task, variant, runs in rows_of(results, "table"):
         t, d, (returns, success) = TASKS[task], digits(task), final(runs)
         middle, low, high = iqm(returns[:, None])
         name, several = [t.title, NAMES[variant]], len(runs) > 1
         final_rows.append([
             *name, mean_and_std(returns, d), f"{middle:.{d}f} [{low:.{d}f}, {high:.{d}f}]" if several else "",
-            f"{t.score(returns).mean():.3f}", mean_and_std(success, 1, "%"),
-            f"{t.published_return[0]:.2f} ({t.published_return[1]}), {t.published_success}% (CHDP)",
-            f"{between(*t.limit)}, {between(*t.limit_success)}%",
+            f"{t.score(returns).mean():.3f}", mean_and_std(success, 1, "%"), limits(t)[0],
+        ])  # fmt: skip
+        published_rows.append([
+            *name, pair(np.mean([over_all_starts(task, run) for run in runs], axis=0), d),
+            limits(t)[1], f"{t.published_return[0]:.2f} ({t.published_return[1]}); {t.published_success}% (CHDP)",
         ])  # fmt: skip
         shift = start_shift([run for v in NAMES for run in results.runs("table", task, v)])
         shifts[t.title] = f"{shift:+.{d}f}"
-        times = [reached(run, t.published_return[0], shift) for run in runs]
+        times = [reached(task, run, t.published_return[0], shift) for run in runs]
         to = [np.median([time[i] for time in times if time]) for i in (0, 1)] if any(times) else []
         count = sum(time is not None for time in times)
         ablation = results.runs("table", task, "dlpa_like")
@@ -272,14 +337,18 @@ def table(results):
         ])  # fmt: skip
         if "final_25" in runs[0]:
             returns, success = final(runs, "final_25")
-            cells = mean_and_std(returns, d), mean_and_std(success, 1, "%"), ", ".join(LIMITS_25[task])
-            rows_25.append([*name, *cells])
+            here, anywhere = (pair(return_and_percent(task, x, "final_25"), d) for x in ("limit", "limit_all_starts"))
+            estimate = np.mean([over_all_starts(task, run, "final_25") for run in runs], axis=0)
+            rows_25.append([*name, mean_and_std(returns, d), mean_and_std(success, 1, "%"), here,
+                            pair(estimate, d), anywhere])  # fmt: skip
     if not final_rows:
         return "Not run yet."
-    header = ["task", "variant", "return", "IQM, 95 %", "score", "success", "published", "limit"]
+    header = ["task", "variant", "return", "IQM, 95 %", "score", "success", "limit"]
     tables = [markdown(header, final_rows)]
     if overall := all_tasks(results):
         tables.append(overall)
+    tables.append("Over all starts:\n\n" + markdown(["task", "variant", "return; success", "limit", "published"],
+                                                    published_rows))  # fmt: skip
     header = ["task", "variant", "steps", "seeds", "return of each seed", "minutes (evaluation)"]
     header.append("to the published return")
     ablated = any(row[-1] for row in effort_rows)
@@ -288,8 +357,8 @@ def table(results):
     of_tasks = ", ".join(f"{title} {shift}" for title, shift in shifts.items())
     tables.append(f"Final return less that of the same weights on the starts of the curves: {of_tasks}.")
     if rows_25:
-        tables.append("The same weights, Hard Move with 25 steps instead of 30:\n\n"
-                      + markdown(["task", "variant", "return", "success", "limit"], rows_25))  # fmt: skip
+        header = ["task", "variant", "return", "success", "limit", "over all starts", "limit"]
+        tables.append(f"The same weights, Hard Move with 25 steps instead of 30:\n\n{markdown(header, rows_25)}")
     tables.append(provenance(results, "table"))
     return "\n\n".join(tables)
 
@@ -302,10 +371,11 @@ def summary(results):
         if all(runs):
             d, minutes = digits(task), [np.mean([run["wall_seconds"] for run in x]) / 60 for x in runs]
             cells = [f"{mean_and_std(r, d)}; {np.mean(success):.1f}%" for r, success in map(final, runs)]
-            rows.append([t.title, *cells, f"{t.published_return[0]:.2f}; {t.published_success}%",
-                         f"{between(*t.limit)}; {between(*t.limit_success)}%",
+            rows.append([t.title, *cells, pair(np.mean([over_all_starts(task, run) for run in runs[0]], axis=0), d),
+                         limits(t)[1], f"{t.published_return[0]:.2f}; {t.published_success}%",
                          f"{runs[0][0]['total_timesteps']:,}", " / ".join(f"{x:.1f}" for x in minutes)])  # fmt: skip
-    return markdown(["task", *NAMES.values(), "best published", "limit", "steps", "minutes"], rows)
+    header = ["task", *NAMES.values(), "FLEXplore, all starts", "limit", "best published", "steps", "minutes"]
+    return markdown(header, rows)
 
 
 def all_tasks(results):
@@ -343,8 +413,9 @@ def ceiling(results):
             result = json.loads(path.read_text())["final"]
             reached, success, n, d = result["return_mean"], result["success_rate"], result["episodes"], digits(task)
             agents = [[x["final"]["returns"][:n] for x in results.runs("table", task, v)] for v in NAMES]
-            cells = [t.title, f"{n:,}", between(*t.limit), f"{reached:.{d}f}, {success:.1%}"]
-            cells.append(f"{t.limit[1] - reached:.{d}f}")
+            here, anywhere = limits(t)
+            cells = [t.title, f"{n:,}", here or anywhere, pair((reached, 100 * success), d)]
+            cells.append(f"{t.best - reached:.{d}f}")
             rows.append(cells + [f"{reached - np.mean(x):.{d}f}" if x else "" for x in agents])
     header = ["task", "starts", "limit", "ceiling", "search"]
     header += [f"model or exploration, {name}" for name in NAMES.values()]
@@ -353,9 +424,8 @@ def ceiling(results):
 
 def goal_starts(results, edges=(-15, -12.5, -10, -5, 0, 5, 10, 12.5, 15)):
     """Success on Goal and Hard Goal by where the player starts: y in metres."""
-    env, rows = goal.GoalEnv(), []
-    start_y = np.array([(env.reset(seed=seed), env.player.y)[1] for seed in goal.FINAL_SEEDS[:1000]])
-    bins = [(start_y >= low) & (start_y < high) for low, high in zip(edges, edges[1:])]
+    y, rows = goal_start_y(), []
+    bins = [(y >= low) & (y < high) for low, high in zip(edges, edges[1:])]
     for task in ("goal", "hard_goal"):
         runs = {name: results.runs("table", task, variant) for variant, name in NAMES.items()}
         path = results.root / "ceiling" / f"{task}.json"
@@ -364,7 +434,8 @@ def goal_starts(results, edges=(-15, -12.5, -10, -5, 0, 5, 10, 12.5, 15)):
             runs[f"ceiling, {result['final']['episodes']} starts"] = [result]
         for name, of_seeds in runs.items():
             if of_seeds:
-                success = np.mean([np.equal(run["final"]["returns"], env.GOAL_REWARD) for run in of_seeds], axis=0)
+                returns = np.array([run["final"]["returns"] for run in of_seeds])
+                success = (returns == goal.GoalEnv.GOAL_REWARD).mean(axis=0)
                 rows.append([TASKS[task].title, name, *(f"{success[x[: len(success)]].mean():.0%}" for x in bins)])
     header = [f"{low:g} to {high:g} ({inside.sum()})" for low, high, inside in zip(edges, edges[1:], bins)]
     return markdown(["task", "*y* (starts)", *header], rows)

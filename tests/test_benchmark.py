@@ -24,6 +24,7 @@ for package in ("submitit", "rliable", "matplotlib", "sklearn"):
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
 import ceiling  # noqa: E402
+import limits  # noqa: E402
 import plots  # noqa: E402
 import report  # noqa: E402
 import run as launcher  # noqa: E402
@@ -335,14 +336,78 @@ def test_a_task_with_runs_of_one_variant_has_no_figures_of_the_other(tmp_path):
 
 def test_reaching_the_published_return_takes_two_evaluations_and_the_final_one():
     points = [{"step": i, "return_mean": r, "wall_seconds": 60 * i} for i, r in enumerate([0, 9, 0, 9, 9])]
-    run = {"curve": points, "final": {"return_mean": 10}}
-    assert report.reached(run, 9, shift=0) == (4, 4.0)
-    assert report.reached(run, 10, shift=0) is None and report.reached(run, 10, shift=1) == (4, 4.0)
-    assert report.reached(run | {"final": {"return_mean": 8}}, 9, shift=0) is None
+    run = {"curve": points, "final": {"return_mean": 10, "success_rate": 1}}
+    assert report.reached("platform", run, 9, shift=0) == (4, 4.0)
+    assert report.reached("platform", run, 10, shift=0) is None
+    assert report.reached("platform", run, 10, shift=1) == (4, 4.0)
+    run["final"]["return_mean"] = 8
+    assert report.reached("platform", run, 9, shift=0) is None
+    # from all starts the best play of Catch Point comes to 0.397 more
+    assert report.reached("catch_point", run, 8.39, shift=0) == (4, 4.0)
+    assert report.reached("catch_point", run, 8.41, shift=0) is None
+
+
+def test_an_average_over_all_starts():
+    """Of what depends on the start alone: its limit, or, on Goal, its y."""
+    gym_env = limits.catch_point_script.CatchPointEnv()
+    returns, successes = limits.catch_point(gym_env, limits.final_starts(gym_env))
+    run = {"final": {"return_mean": returns.mean() - 0.1, "success_rate": successes.mean() - 0.01}}
+    everywhere = limits.catch_point(gym_env, limits.all_starts())
+    expected = everywhere[0].mean() - 0.1, 100 * everywhere[1].mean() - 1
+    assert report.over_all_starts("catch_point", run) == pytest.approx(expected)
+    y = report.goal_start_y()
+    returns = np.where(y > 10, 50.0, -10.0)  # a sixth of all starts
+    run = {"final": {"return_mean": returns.mean(), "success_rate": 1.0, "returns": returns.tolist()}}
+    assert report.over_all_starts("goal", run) == pytest.approx([0.0, 100 / 6]) and abs(returns.mean()) > 0.5
+
+
+# ------------------------------------------------------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize("task", ["catch_point", "hard_move_4", "hard_move_6", "hard_move_8", "hard_move_10"])
+def test_no_episode_has_more_than_its_limit(task):
+    env = limits.environments()[task]
+    best = limits.best(task, env, limits.final_starts(env))
+    stored = {name: report.return_and_percent(task, "limit", name) for name in best}
+    for name, (returns, possible) in best.items():
+        assert stored[name] == pytest.approx((returns.mean(), 100 * possible.mean()))
+        runs = [run for v in report.NAMES for run in report.Results().runs("table", task, v)]
+        runs.append(json.loads((report.RESULTS / "ceiling" / f"{task}.json").read_text()))
+        for run in runs:
+            excess = run[name]["returns"] - returns
+            assert len(excess) == 1000 and excess.max() < 1e-6
+        assert np.median(excess) > -0.05  # of the ceiling: it is no loose bound
+
+
+def play(env, offset, actions):
+    env.reset(seed=0)
+    env.target = env.position + offset
+    steps = [env.step((k, np.array([z]))) for k, z in actions]
+    assert steps[-1][2] and not any(step[2] for step in steps[:-1])
+    return sum(step[1] for step in steps), steps[-1][4]["is_success"]
+
+
+def test_the_limit_of_catch_point_is_reached_by_the_straight_way():
+    env, offset = limits.catch_point_script.CatchPointEnv(), np.array([1.52, 1.14])
+    straight = 0, np.arctan2(*offset) / np.pi
+    played = play(env, offset, [straight] * 24 + [(1, 0.0)])
+    assert played == (pytest.approx(limits.catch_point(env, offset[None])[0][0], abs=1e-9), True)
+    given_up = play(env, 1.1 * offset, [straight] * 3 + [(1, 0.0)] * 12)  # too far away: end it by failed catches
+    returns, possible = limits.catch_point(env, 1.1 * offset[None])
+    assert not possible[0] and given_up[0] <= returns[0] + 1e-9
+
+
+def test_the_limit_of_hard_move_is_reached_along_the_strongest_action():
+    env, offset = limits.hard_move_script.HardMoveEnv(4), np.array([0.9, -0.9])
+    k = int(np.argmax(env.motions @ offset))
+    played = play(env, offset, [(k, 1.0)] * 17)
+    returns, possible = limits.hard_move(env, offset[None], 30)
+    assert played == (pytest.approx(returns[0], abs=1e-9), True) and possible[0]
+    assert not limits.hard_move(env, offset[None], 16)[1][0]
 
 
 def test_scores():
-    task = dataclasses.replace(report.TASKS["goal"], random=(-10.0, 0.0), limit=(40.0, 50.0))
+    task = dataclasses.replace(report.TASKS["goal"], random=(-10.0, 0.0), limit=(40.0, 50.0))  # limit_here unknown
     assert task.score([-10, 20, 50]).tolist() == [0, 0.5, 1]
     scores = np.array([0.0, 0.5, 0.6, 0.7, 1.0])[:, None]
     middle, low, high = report.iqm(scores)
