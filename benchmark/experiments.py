@@ -40,7 +40,7 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
-FORMER = {  # flags of `flexibility`, `horizon` and Platform's `exploration`: the defaults of when they were run
+FORMER = {  # flags of `flexibility` and `horizon`: the defaults of when they were run
     "platform": "--random-fraction 0.2 --greedy-fraction 0 --frequencies 0 --dynamics-error squared",
     "goal": "--dynamics-error squared",
     "catch_point": "--outcome-networks 3 --outcome-input action",
@@ -88,7 +88,6 @@ EXPERIMENTS = {
         {"with_mi": "", "without_mi": "--mi-weight 0",
          "mi_alone": NO_RANDOM_STEPS, "neither": f"{NO_RANDOM_STEPS} --mi-weight 0"},
         tasks=("platform", "goal", "catch_point", "hard_move_4", "hard_move_8"),
-        task_flags={"platform": FORMER["platform"]},
         flags="--total-timesteps 2000 --smoothing never --no-anneal-lr --final-eval-episodes 200",
         keep_states=True,
     ),
