@@ -1,13 +1,14 @@
-"""What random play and the best possible play come to, from the starts of the final evaluation and from all starts.
+"""What random play and the best possible play come to over all starts.
 
     python benchmark/limits.py    ->   benchmark/results/limits.json    (two minutes)
 
-Hard Move and Catch Point are deterministic and linear, so that no play can have more than `hard_move` and `catch_point`
-say. In step i an agent adds DT FORCE w_i to its velocity, of which it keeps VELOCITY_DECAY; w_i is in W, the convex
-hull of what one action can do. After j steps it has then moved by c_j w with some w in W, c_j being how far force 1 in
-one direction comes in them: the w_i enter with weights that are not negative, and sum up to c_j. From a target at
-`offset` it is thus at least as far away as `offset` is from c_j W. No single way may come as near as that after every
-step, so these are upper bounds; on Catch Point, where W is a disc, the straight way does, until it overshoots.
+Hard Move and Catch Point are deterministic and linear, so that no play with |z| <= 1 can have more than `hard_move` and
+`catch_point` say. In step i an agent adds DT FORCE w_i to its velocity, of which it keeps VELOCITY_DECAY; w_i is in W,
+the convex hull of what one action can do. After j steps it has moved by c_j w with some w in W, where c_j is how far
+j steps with full force in one direction lead: the weights of the w_i are not negative, and their sum is c_j. From a
+target at `offset` it is thus at least as far away as `offset` is from c_j W. No single way may come as near as that
+after every step, so these are upper bounds; on Catch Point, where W is a disc, the straight way does, until it
+overshoots.
 """
 
 import json
@@ -25,7 +26,14 @@ import flexplore_goal as goal_script  # noqa: E402
 import flexplore_hard_move as hard_move_script  # noqa: E402
 import flexplore_platform as platform_script  # noqa: E402
 
-SEEDS = goal_script.FINAL_SEEDS[:1000]  # of the final evaluation
+ENVIRONMENTS = {
+    "platform": platform_script.PlatformEnv(),
+    "goal": goal_script.GoalEnv(),
+    "hard_goal": goal_script.HardGoalEnv(),
+    "catch_point": catch_point_script.CatchPointEnv(),
+    **{f"hard_move_{n}": hard_move_script.HardMoveEnv(n) for n in (4, 6, 8, 10)},
+}
+STEP_LIMITS = {"final": 30, "final_25": 25}  # of Hard Move's entries of result.json
 ANGLES = np.linspace(0, 2 * np.pi, 360, endpoint=False)
 DIRECTIONS = np.stack([np.cos(ANGLES), np.sin(ANGLES)])  # (2, 360)
 
@@ -40,10 +48,9 @@ def travel(env, force):
     return np.array(positions)
 
 
-def final_starts(env):
-    """-> target - agent at the start of each episode of the final evaluation (episodes, 2)."""
-    observations = np.array([env.reset(seed=seed)[0] for seed in SEEDS])
-    return observations[:, 2:4].astype(float)
+def starts(env, seeds):
+    """-> target - agent at the start of the episodes with these seeds (episodes, 2)."""
+    return np.array([(env.reset(seed=seed), env.target - env.position)[1] for seed in seeds])
 
 
 def all_starts(log2_n=17):
@@ -87,6 +94,15 @@ def catch_point(env, offset):
     return np.maximum(caught, np.max(otherwise, axis=0)), np.isfinite(caught)
 
 
+def limit(task, offset, entry="final"):
+    """An upper bound on the return from `offset` (episodes, 2), and whether success is possible (episodes,).
+
+    entry: the one of result.json that it is for.
+    """
+    env = ENVIRONMENTS[task]
+    return catch_point(env, offset) if task == "catch_point" else hard_move(env, offset, STEP_LIMITS[entry])
+
+
 def play_at_random(env, seeds):
     """Returns and successes of uniformly random k and z (episodes,)."""
     rng, (returns, successes) = np.random.default_rng(0), np.zeros((2, len(seeds)))
@@ -100,34 +116,16 @@ def play_at_random(env, seeds):
     return returns, successes
 
 
-def best(task, env, offset):
-    """{entry of a result.json: (returns, successes)}"""
-    if task == "catch_point":
-        return {"final": catch_point(env, offset)}
-    return {"final": hard_move(env, offset, 30), "final_25": hard_move(env, offset, 25)}
-
-
-def environments():
-    return {
-        "platform": platform_script.PlatformEnv(),
-        "goal": goal_script.GoalEnv(),
-        "hard_goal": goal_script.HardGoalEnv(),
-        "catch_point": catch_point_script.CatchPointEnv(),
-        **{f"hard_move_{n}": hard_move_script.HardMoveEnv(n) for n in (4, 6, 8, 10)},
-    }
-
-
 if __name__ == "__main__":
     results = {}
-    for task, env in tqdm(environments().items()):
-        plays = {"random": {"final": play_at_random(env, SEEDS)}}
-        plays["random_all_starts"] = {"final": play_at_random(env, range(10_000))}
-        if task == "catch_point" or task.startswith("hard_move"):
-            plays |= {"limit": best(task, env, final_starts(env)), "limit_all_starts": best(task, env, all_starts())}
+    for task, env in tqdm(ENVIRONMENTS.items()):
+        plays = {"random": play_at_random(env, range(10_000))}
+        if task not in ("platform", "goal", "hard_goal"):
+            entries = {"final"} if task == "catch_point" else STEP_LIMITS
+            plays |= {entry: limit(task, all_starts(), entry) for entry in entries}
         results[task] = {
-            name: {entry: {"return_mean": returns.mean(), "success_rate": successes.mean()}
-                   for entry, (returns, successes) in of.items()}
-            for name, of in plays.items()
-        }  # fmt: skip
+            name: {"return_mean": returns.mean(), "success_rate": successes.mean()}
+            for name, (returns, successes) in plays.items()
+        }
     (ROOT / "benchmark" / "results" / "limits.json").write_text(json.dumps(results, indent=1))
     print(json.dumps(results, indent=1))

@@ -13,15 +13,15 @@ from report import (
     PLANE,
     SMOOTHING,
     TASKS,
+    all_starts,
     consistency_error,
     coordinates,
     coverages,
+    curve_shift,
     final,
     flexibility_variant,
     known,
-    over_all_starts,
     return_and_percent,
-    start_shift,
 )
 from scipy.stats import bootstrap
 
@@ -70,7 +70,7 @@ def show_values(ax, x, values, colour, **label):
 
 def return_limits(ax, task, headroom=0.08):
     """The range from random play to the limit, with some room."""
-    random, limit = TASKS[task].random[0], max(TASKS[task].best, TASKS[task].limit[1])
+    random, limit = TASKS[task].random[0], TASKS[task].limit[1]
     ax.set_ylim(random - 0.15 * (limit - random), limit + headroom * (limit - random))
 
 
@@ -98,18 +98,14 @@ def curves(results, over):
             ax.axhline(limit[1], color=GREEN, linewidth=1, label="limit")
             published = (t.published_return[0], t.published_success)[i]
             ax.axhline(published, color=DARK, linewidth=1, linestyle=(0, (4, 3)), label="best published")
-            random = return_and_percent(task, "random_all_starts")[i]
-            ax.axhline(random, color=GREY, linewidth=1, linestyle=":", label="random play")
-            key, factor = (("return_mean", 1), ("success_rate", 100))[i]
-            shift = start_shift([run for runs in runs_of.values() for run in runs], key)
+            ax.axhline(t.random[i], color=GREY, linewidth=1, linestyle=":", label="random play")
+            shift = curve_shift(task, [run for runs in runs_of.values() for run in runs])[i]
             for variant, runs in runs_of.items():
-                last = np.array([over_all_starts(task, run)[i] for run in runs])
-                shifts = factor * shift + last - final(runs)[i]
-                values = np.array([[factor * point[key] for point in run["curve"]] for run in runs]) + shifts[:, None]
+                values = np.array([[return_and_percent(point)[i] for point in run["curve"]] for run in runs]) + shift
                 x = [point["step"] for point in runs[0]["curve"]]
                 if over == "minutes":
                     x = np.mean([[point["wall_seconds"] / 60 for point in run["curve"]] for run in runs], axis=0)
-                show_curve(ax, x, values, last, COLOURS[variant], NAMES[variant])
+                show_curve(ax, x, values, all_starts(task, runs)[i], COLOURS[variant], NAMES[variant])
             ax.set_xlim(left=0)
         seeds = {len(runs) for runs in runs_of.values()}
         upper.set_title(f"{t.title} ({' or '.join(map(str, sorted(seeds)))} seed{'s' * (seeds != {1})})")
@@ -166,7 +162,7 @@ def components(results):
     for variant, ax in zip(left_out, axes[0]):
         ax.axvline(0, color=DARK, linewidth=1)
         for y, task in enumerate(tasks):
-            full, without = (TASKS[task].score(final(results.runs("components", task, v))[0])
+            full, without = (TASKS[task].score(all_starts(task, results.runs("components", task, v))[0])
                              for v in ("flexplore", variant))  # fmt: skip
             if len(full) and len(without):
                 difference = without.mean() - full.mean()
@@ -189,12 +185,12 @@ def choices(results):
     figure, axes = grid_of(tasks, 4, 2.9, 2.6)
     for task, ax in zip(tasks, axes[0]):
         runs_of = {v: results.runs("choices", task, v) for v in CHOICES if results.runs("choices", task, v)}
-        shift = start_shift([run for runs in runs_of.values() for run in runs])
+        shift = curve_shift(task, [run for runs in runs_of.values() for run in runs])[0]
         for variant, runs in runs_of.items():
             values = np.array([[point["return_mean"] + shift for point in run["curve"]] for run in runs])
             x = [point["step"] for point in runs[0]["curve"]]
-            show_curve(ax, x, values, final(runs)[0], COLOURS[variant], CHOICES[variant])
-        ax.axhline(TASKS[task].best, color=GREEN, linewidth=1, label="limit")
+            show_curve(ax, x, values, all_starts(task, runs)[0], COLOURS[variant], CHOICES[variant])
+        ax.axhline(TASKS[task].limit[1], color=GREEN, linewidth=1, label="limit")
         ax.axhline(TASKS[task].random[0], color=GREY, linewidth=1, linestyle=":", label="random play")
         ax.set(title=TASKS[task].title, xlabel="environment steps")
         ax.set_xlim(left=0)
@@ -257,7 +253,7 @@ def horizon(results):
     tasks = results.tasks("horizon")
     figure, axes = plt.subplots(1, 3, figsize=(11.6, 3.4), layout="constrained")
     quantities = [
-        lambda task, H, runs: TASKS[task].score(final(runs)[0]),
+        lambda task, H, runs: TASKS[task].score(all_starts(task, runs)[0]),
         lambda task, H, runs: np.array([consistency_error(run, H) for run in runs]),
         lambda task, H, runs: np.array([run["plan_ms"] for run in runs]),
     ]

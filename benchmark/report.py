@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import limits
 import numpy as np
 import tyro
 from experiments import EXPERIMENTS, HORIZONS, home
@@ -26,57 +27,50 @@ RESULTS = ROOT / "benchmark" / "results"
 DOCUMENTS = ROOT / "README.md", ROOT / "benchmark" / "RESULTS.md"
 
 
-LIMITS = json.loads((RESULTS / "limits.json").read_text())  # of limits.py
+LIMITS = json.loads((RESULTS / "limits.json").read_text())  # over all starts
 EDGES = np.arange(-15, 15.5)  # strata of Goal's starts, by the y of the player in metres
 
 
-def return_and_percent(task, name, entry="final"):
-    """What limits.py has of a task under `name`; None if it has nothing."""
-    of = LIMITS[task].get(name)
-    return of and (of[entry]["return_mean"], 100 * of[entry]["success_rate"])
+def return_and_percent(result):
+    return np.array([result["return_mean"], 100 * result["success_rate"]])
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a return and a success rate (in percent) are to be compared with."""
+    """What a return and a success rate (in percent) over all starts are to be compared with."""
 
     title: str
     published_return: tuple[float, str]
     published_success: float  # CHDP's
-    random: tuple[float, float]  # from the starts of the final evaluation
-    limit_here: tuple[float, float] | None  # from the starts of the final evaluation, where it is known
-    # over all starts: reached, and an upper bound
-    limit: tuple[float, float]
+    random: tuple[float, float]  # return, success
+    limit: tuple[float, float]  # of the return: reached, and an upper bound
     limit_success: tuple[float, float]
 
-    @property
-    def best(self):
-        return self.limit_here[0] if self.limit_here else self.limit[1]
-
     def score(self, returns):
-        return (np.asarray(returns) - self.random[0]) / (self.best - self.random[0])
+        return (np.asarray(returns) - self.random[0]) / (self.limit[1] - self.random[0])
 
 
-def deterministic(task, title, published_return, published_success):
-    """A task whose limit limits.py knows."""
-    here, anywhere = return_and_percent(task, "limit"), return_and_percent(task, "limit_all_starts")
-    limits = (anywhere[0],) * 2, (anywhere[1],) * 2
-    return Task(title, published_return, published_success, return_and_percent(task, "random"), here, *limits)
+def task_of(name, title, published_return, published_success, limit=None, limit_success=None):
+    """With the limits of its specification, or those of limits.py."""
+    if limit is None:
+        limit, limit_success = ((x, x) for x in return_and_percent(LIMITS[name]["final"]))
+    random = return_and_percent(LIMITS[name]["random"])
+    return Task(title, published_return, published_success, random, limit, limit_success)
 
 
-TASKS = {  # of the noisy tasks the limits are those of their specification
-    "platform": Task("Platform", (0.92, "DLPA"), 99.7, return_and_percent("platform", "random"),
-                     (1.0, 99.98), (1.0, 1.0), (99.98, 99.98)),
-    "goal": Task("Goal", (28.75, "DLPA"), 80.9, return_and_percent("goal", "random"),
-                 None, (46.8, 48.7), (95.0, 98.0)),
-    "hard_goal": Task("Hard Goal", (28.38, "DLPA"), 79.5, return_and_percent("hard_goal", "random"),
-                      None, (47.3, 48.7), (95.8, 98.0)),
-    "catch_point": deterministic("catch_point", "Catch Point", (8.12, "FLEXplore"), 93.8),
-    "hard_move_4": deterministic("hard_move_4", "Hard Move 4", (6.29, "DLPA"), 94.2),
-    "hard_move_6": deterministic("hard_move_6", "Hard Move 6", (8.48, "DLPA"), 93.9),
-    "hard_move_8": deterministic("hard_move_8", "Hard Move 8", (7.80, "DLPA"), 90.6),
-    "hard_move_10": deterministic("hard_move_10", "Hard Move 10", (6.35, "DLPA"), 79.8),
-}  # fmt: skip
+TASKS = {
+    name: task_of(name, *properties)
+    for name, *properties in (
+        ("platform", "Platform", (0.92, "DLPA"), 99.7, (1.0, 1.0), (99.98, 99.98)),
+        ("goal", "Goal", (28.75, "DLPA"), 80.9, (46.8, 48.7), (95.0, 98.0)),
+        ("hard_goal", "Hard Goal", (28.38, "DLPA"), 79.5, (47.3, 48.7), (95.8, 98.0)),
+        ("catch_point", "Catch Point", (8.12, "FLEXplore"), 93.8),
+        ("hard_move_4", "Hard Move 4", (6.29, "DLPA"), 94.2),
+        ("hard_move_6", "Hard Move 6", (8.48, "DLPA"), 93.9),
+        ("hard_move_8", "Hard Move 8", (7.80, "DLPA"), 90.6),
+        ("hard_move_10", "Hard Move 10", (6.35, "DLPA"), 79.8),
+    )
+}
 NAMES = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like"}
 COMPONENTS = {"flexplore": "all", "no_wasserstein": "no Wasserstein loss", "no_mi": "no MI reward",
               "no_smoothing": "no smoothing", "no_proposals": "no proposals"}  # fmt: skip
@@ -141,6 +135,16 @@ def goal_start_y():
     return np.array([(env.reset(seed=seed), env.player.y)[1] for seed in goal.FINAL_SEEDS[:1000]])
 
 
+@cache
+def limit_here(task, seeds, entry="final"):
+    """Return and success in percent of the best play from the starts of these seeds (2,); None if it is not known."""
+    if "final" not in LIMITS[task]:
+        return None
+    env = limits.ENVIRONMENTS[task]
+    returns, possible = limits.limit(task, limits.starts(env, seeds), entry)
+    return np.array([returns.mean(), 100 * possible.mean()])
+
+
 def over_all_starts(task, run, entry="final"):
     """Estimates of the return and the success rate in percent from all starts, by a run's final evaluation -> (2,).
 
@@ -148,16 +152,33 @@ def over_all_starts(task, run, entry="final"):
     the mean distance from it, which depends little on the start, and the limit of all starts. Platform has one start.
     """
     result = run[entry]
-    here = np.array([result["return_mean"], 100 * result["success_rate"]])
-    if LIMITS[task].get("limit"):
-        limits = (return_and_percent(task, name, entry) for name in ("limit_all_starts", "limit"))
-        return here + np.subtract(*limits)
+    if "final" in LIMITS[task]:
+        here = limit_here(task, goal.FINAL_SEEDS[: result["episodes"]], entry)
+        return return_and_percent(result) - here + return_and_percent(LIMITS[task][entry])
     if task == "platform":
-        return here
+        return return_and_percent(result)
     returns = np.array(result["returns"])
     stratum = np.digitize(goal_start_y()[: len(returns)], EDGES)
     values = np.stack([returns, 100.0 * (returns == goal.GoalEnv.GOAL_REWARD)])
     return np.average(values, axis=1, weights=1 / np.bincount(stratum)[stratum])
+
+
+def all_starts(task, runs, entry="final"):
+    """-> returns and success rates in percent over all starts, per seed (2, seeds)."""
+    return np.array([over_all_starts(task, run, entry) for run in runs]).reshape(-1, 2).T
+
+
+def curve_shift(task, runs):
+    """How much harder than all starts those of learning curves are, in return and success (2,).
+
+    By their limit; on Goal by the last evaluation of each curve, which is of the same weights as the final one.
+    """
+    if "final" in LIMITS[task]:
+        here = limit_here(task, goal.EVAL_SEEDS[: runs[0]["args"]["eval_episodes"]])
+        return return_and_percent(LIMITS[task]["final"]) - here
+    if task == "platform":
+        return np.zeros(2)
+    return np.mean([over_all_starts(task, run) - return_and_percent(run["curve"][-1]) for run in runs], axis=0)
 
 
 def estimate(scores, statistic):
@@ -185,21 +206,12 @@ def improvement(x, y):
     return estimate((x, y), probability)
 
 
-def start_shift(runs, key="return_mean"):
-    """How much easier the starts of final evaluations are than those of learning curves, mean over runs.
-
-    By the last evaluation of each curve, which is of the same weights.
-    """
-    return np.mean([run["final"][key] - run["curve"][-1][key] for run in runs])
-
-
 def reached(task, run, threshold, shift):
-    """Steps and minutes until two consecutive evaluations, shifted, are at or above `threshold`.
+    """Steps and minutes until two consecutive evaluations are at or above `threshold`, all of them over all starts.
 
-    None if the final evaluation, which has many more episodes, is not. All of them over all starts.
+    None if the final evaluation, which has many more episodes, is not.
     """
     last = over_all_starts(task, run)[0]
-    shift = shift + last - run["final"]["return_mean"]
     for a, b in zip(run["curve"], run["curve"][1:]):
         if min(a["return_mean"] + shift, b["return_mean"] + shift, last) >= threshold:
             return b["step"], b["wall_seconds"] / 60
@@ -278,10 +290,9 @@ def pair(values, digits):
     return f"{values[0]:.{digits}f}; {values[1]:.1f}%"
 
 
-def limits(t):
-    """Of the starts of the final evaluation, over all starts, as text."""
-    here = "{:g}; {:g}%".format(*np.round(t.limit_here, 2)) if t.limit_here else ""
-    return here, f"{between(*t.limit)}; {between(*t.limit_success)}%"
+def limit_text(task):
+    """Over all starts."""
+    return f"{between(*TASKS[task].limit)}; {between(*TASKS[task].limit_success)}%"
 
 
 def ranges(numbers):
@@ -308,17 +319,19 @@ def table(results):
     final_rows, published_rows, effort_rows, rows_25, shifts = [], [], [], [], {}
     for task, variant, runs in rows_of(results, "table"):
         t, d, (returns, success) = TASKS[task], digits(task), final(runs)
+        here, everywhere = limit_here(task, goal.FINAL_SEEDS[:1000]), all_starts(task, runs)
         middle, low, high = iqm(returns[:, None])
         name, several = [t.title, NAMES[variant]], len(runs) > 1
         final_rows.append([
             *name, mean_and_std(returns, d), f"{middle:.{d}f} [{low:.{d}f}, {high:.{d}f}]" if several else "",
-            f"{t.score(returns).mean():.3f}", mean_and_std(success, 1, "%"), limits(t)[0],
+            mean_and_std(success, 1, "%"), "" if here is None else pair(here, d),
         ])  # fmt: skip
         published_rows.append([
-            *name, pair(np.mean([over_all_starts(task, run) for run in runs], axis=0), d),
-            limits(t)[1], f"{t.published_return[0]:.2f} ({t.published_return[1]}); {t.published_success}% (CHDP)",
+            *name, mean_and_std(everywhere[0], d), mean_and_std(everywhere[1], 1, "%"),
+            f"{t.score(everywhere[0]).mean():.3f}", limit_text(task),
+            f"{t.published_return[0]:.2f} ({t.published_return[1]}); {t.published_success}% (CHDP)",
         ])  # fmt: skip
-        shift = start_shift([run for v in NAMES for run in results.runs("table", task, v)])
+        shift = curve_shift(task, [run for v in NAMES for run in results.runs("table", task, v)])[0]
         shifts[t.title] = f"{shift:+.{d}f}"
         times = [reached(task, run, t.published_return[0], shift) for run in runs]
         to = [np.median([time[i] for time in times if time]) for i in (0, 1)] if any(times) else []
@@ -337,25 +350,27 @@ def table(results):
         ])  # fmt: skip
         if "final_25" in runs[0]:
             returns, success = final(runs, "final_25")
-            here, anywhere = (pair(return_and_percent(task, x, "final_25"), d) for x in ("limit", "limit_all_starts"))
-            estimate = np.mean([over_all_starts(task, run, "final_25") for run in runs], axis=0)
-            rows_25.append([*name, mean_and_std(returns, d), mean_and_std(success, 1, "%"), here,
-                            pair(estimate, d), anywhere])  # fmt: skip
+            here = limit_here(task, goal.FINAL_SEEDS[:1000], "final_25")
+            rows_25.append([
+                *name, mean_and_std(returns, d), mean_and_std(success, 1, "%"), pair(here, d),
+                pair(all_starts(task, runs, "final_25").mean(axis=1), d),
+                pair(return_and_percent(LIMITS[task]["final_25"]), d),
+            ])  # fmt: skip
     if not final_rows:
         return "Not run yet."
-    header = ["task", "variant", "return", "IQM, 95 %", "score", "success", "limit"]
-    tables = [markdown(header, final_rows)]
+    tables = ["From these 1,000 starts:"]
+    tables.append(markdown(["task", "variant", "return", "IQM, 95 %", "success", "limit"], final_rows))
+    tables.append("Over all starts:")
+    tables.append(markdown(["task", "variant", "return", "success", "score", "limit", "published"], published_rows))
     if overall := all_tasks(results):
         tables.append(overall)
-    tables.append("Over all starts:\n\n" + markdown(["task", "variant", "return; success", "limit", "published"],
-                                                    published_rows))  # fmt: skip
     header = ["task", "variant", "steps", "seeds", "return of each seed", "minutes (evaluation)"]
     header.append("to the published return")
     ablated = any(row[-1] for row in effort_rows)
     effort_rows = [row if ablated else row[:-1] for row in effort_rows]
     tables.append(markdown(header + ["P(better)"] * ablated, effort_rows))
     of_tasks = ", ".join(f"{title} {shift}" for title, shift in shifts.items())
-    tables.append(f"Final return less that of the same weights on the starts of the curves: {of_tasks}.")
+    tables.append(f"Returns over all starts less those from the starts of the curves: {of_tasks}.")
     if rows_25:
         header = ["task", "variant", "return", "success", "limit", "over all starts", "limit"]
         tables.append(f"The same weights, Hard Move with 25 steps instead of 30:\n\n{markdown(header, rows_25)}")
@@ -370,19 +385,17 @@ def summary(results):
         runs = [results.runs("table", task, variant) for variant in NAMES]
         if all(runs):
             d, minutes = digits(task), [np.mean([run["wall_seconds"] for run in x]) / 60 for x in runs]
-            cells = [f"{mean_and_std(r, d)}; {np.mean(success):.1f}%" for r, success in map(final, runs)]
-            rows.append([t.title, *cells, pair(np.mean([over_all_starts(task, run) for run in runs[0]], axis=0), d),
-                         limits(t)[1], f"{t.published_return[0]:.2f}; {t.published_success}%",
+            cells = [f"{mean_and_std(r, d)}; {np.mean(p):.1f}%" for r, p in (all_starts(task, x) for x in runs)]
+            rows.append([t.title, *cells, limit_text(task), f"{t.published_return[0]:.2f}; {t.published_success}%",
                          f"{runs[0][0]['total_timesteps']:,}", " / ".join(f"{x:.1f}" for x in minutes)])  # fmt: skip
-    header = ["task", *NAMES.values(), "FLEXplore, all starts", "limit", "best published", "steps", "minutes"]
-    return markdown(header, rows)
+    return markdown(["task", *NAMES.values(), "limit", "best published", "steps", "minutes"], rows)
 
 
 def all_tasks(results):
     """A sentence on the scores of all tasks that have as many seeds of both variants; "" if there are none."""
     scores = {}
     for task in results.tasks("table"):
-        of = [TASKS[task].score(final(results.runs("table", task, v))[0]) for v in NAMES]
+        of = [TASKS[task].score(all_starts(task, results.runs("table", task, v))[0]) for v in NAMES]
         if len(of[0]) == len(of[1]) == len(EXPERIMENTS["table"].seeds):
             scores[task] = of
     if not scores:
@@ -413,11 +426,12 @@ def ceiling(results):
             result = json.loads(path.read_text())["final"]
             reached, success, n, d = result["return_mean"], result["success_rate"], result["episodes"], digits(task)
             agents = [[x["final"]["returns"][:n] for x in results.runs("table", task, v)] for v in NAMES]
-            here, anywhere = limits(t)
-            cells = [t.title, f"{n:,}", here or anywhere, pair((reached, 100 * success), d)]
-            cells.append(f"{t.best - reached:.{d}f}")
+            here = limit_here(task, goal.FINAL_SEEDS[:n])
+            cells = [t.title, f"{n:,}", limit_text(task) if here is None else pair(here, d)]
+            cells.append(pair((reached, 100 * success), d))
+            cells.append(f"{(t.limit[1] if here is None else here[0]) - reached:.{d}f}")
             rows.append(cells + [f"{reached - np.mean(x):.{d}f}" if x else "" for x in agents])
-    header = ["task", "starts", "limit", "ceiling", "search"]
+    header = ["task", "episodes", "limit", "ceiling", "search"]
     header += [f"model or exploration, {name}" for name in NAMES.values()]
     return markdown(header, rows)
 
@@ -519,7 +533,8 @@ def components(results):
                for task in results.tasks("components")]  # fmt: skip
     for task, of in zip(results.tasks("components"), returns):
         if all(len(x) == seeds for x in of):
-            scores[task] = [TASKS[task].score(x) for x in of]
+            runs = [results.runs("components", task, v) for v in COMPONENTS]
+            scores[task] = [TASKS[task].score(all_starts(task, x)[0]) for x in runs]
     for name, statistic in (("Mean", mean), ("IQM", iqm)):
         if scores:
             of = [statistic(np.stack([x[i] for x in scores.values()], axis=1)) for i in range(len(COMPONENTS))]
