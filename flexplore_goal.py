@@ -165,7 +165,7 @@ class Args:
     eval_extra_steps: int = 1
     """steps that evaluation plans on top of H; 0 is the paper"""
     eval_caution: float = 0.0
-    """kappa: evaluation values sequences by mean - kappa std of M > 1 returns; 0, the paper: by the networks' mean"""
+    """kappa: evaluation (and greedy episodes) values sequences by mean - kappa std of M > 1 returns; 0 is the paper"""
     eval_frequency: int = 2000
     """steps between evaluations"""
     eval_episodes: int = 50
@@ -414,7 +414,8 @@ def make_env(args, render_mode=None):
 #
 #   mppi, unless the step is random: pi_beta and p_theta propose sequences of H actions; then, in each iteration, draw N
 #       more from the plan, imagine what they return (imagined_return: R_psi and the MI reward along T_phi) and refit
-#       the plan to the n best so far. Act by the first action of one of them, drawn by weight
+#       the plan to the n best so far. Act by the first action of one of them, drawn by weight; greedily, where these
+#       actions are densest
 #   update_model, after warm-up, --updates-per-step times: T_phi descends (1 - lambda) |s^ - s|^2 + lambda L_ex (or has
 #       the absolute error for the square), f_W ascends L_ex; R_psi and C_omega descend their errors, after T also L_smt
 #   update_policy, every --policy-frequency steps: pi_beta and p_theta ascend the imagined return
@@ -522,7 +523,7 @@ class Agent(nn.Module):
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
         self.register_buffer("reward_scale", torch.ones(()))  # RMS of the reward up to the last end of an episode
         self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # of R0 and R1: low, high
-        self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux, over some 100 updates
+        self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux, from 0, over some 100 updates
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
     def fourier(self, s):
@@ -551,8 +552,8 @@ class Agent(nn.Module):
         [choice] R0 is the reward of a step that goes on, R1 of a step that terminates the episode: a single output
         would blur the jump of a success into its neighbourhood. With --clip-reward both are clipped to reward_range.
         """
-        out = self.outcomes(s, k, z, s_next)
-        r0, r1 = out[..., :2].clamp(*self.reward_range).unbind(dim=2)
+        out, (low, high) = self.outcomes(s, k, z, s_next), self.reward_range
+        r0, r1 = out[..., :2].clamp(low, high).unbind(dim=2)
         c = torch.sigmoid(out[..., 2])
         return torch.lerp(r1, r0, c), c
 
@@ -698,29 +699,29 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     L, R, predict = len(k), len(s), agent.of_each_network if caution > 0 else agent.reward_and_continuation
     last = with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
     x = imagine(agent, s, k, z, E, prune, predict, last)
-    # R_psi and C_omega are asked for all steps (L R, ...) at once; only pruning needs them on the way
-    s, k, z = torch.cat(x.states), torch.cat(x.ks), torch.cat(x.zs)
-    known = R * len(x.r_and_c)  # rows of the steps whose r and c pruning has asked for
-    s_next = torch.cat(x.next_states)[known:] if agent.outcome_of_next else None
-    r, c = zip(*x.r_and_c, predict(s[known:], k[known:], z[known:], s_next))
+    s, k, z = torch.cat(x.states), torch.cat(x.ks), torch.cat(x.zs)  # of all steps (L R, ...)
+    # pruning has asked R_psi and C_omega on the way, for all steps but the last; the others are asked for at once
+    others = slice(R * len(x.r_and_c), None)
+    s_next = torch.cat(x.next_states)[others] if agent.outcome_of_next else None
+    r, c = zip(*x.r_and_c, predict(s[others], k[others], z[others], s_next))
     r, c = torch.cat(r, dim=-1), torch.cat(c, dim=-1)
     r_aux = mi_reward(agent, s, k, z, torch.cat(x.features)) if with_mi else None
     if with_mi:
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
-    value, discount, finished = 0.0, 1.0, []  # discount: gamma^i prod_{j<i} c_j
-    # from here on k (L, R) and z (L, R, m) are each row's whole sequence of actions
-    k, z = (k if k.dtype == torch.long else k.argmax(dim=1)).view(L, R), z.view(L, R, -1)
+    # of each row: its actions on all steps, its return so far, gamma^i prod_{j<i} c_j
+    ks, zs = (k if k.dtype == torch.long else k.argmax(dim=1)).view(L, R), z.view(L, R, -1)
+    value, discount, blocks = 0.0, 1.0, []
     for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L, dim=-1), c.chunk(L, dim=-1))):
         value, discount = value + discount * r_i, discount * args.gamma * c_i
-        if prune and i + 1 < L:  # each row takes over the value and the actions of the row that it goes on from
+        if prune and i + 1 < L:  # each row takes over the past of the row that it goes on from
             ended, source = x.ended[i], x.source[i]
-            finished.append((worth(value, caution).masked_fill(~ended, -torch.inf), k, z))
+            blocks.append((worth(value, caution).masked_fill(~ended, -torch.inf), ks, zs))
             value, discount = value[..., source], discount[..., source]
-            k, z = (torch.cat([a[: i + 1, source], a[i + 1 :]]) for a in (k, z))
-    values, all_k, all_z = zip(*finished, (worth(value, caution), k, z))
+            ks, zs = (torch.cat([a[: i + 1, source], a[i + 1 :]]) for a in (ks, zs))
+    values, ks, zs = zip(*blocks, (worth(value, caution), ks, zs))
     values = torch.cat([v.view(E, -1) for v in values], dim=1)
-    k, z = (torch.cat([a.view(L, E, R // E, *a.shape[2:]) for a in of], dim=2) for of in (all_k, all_z))
-    return values, k, z, r_aux
+    ks, zs = (torch.cat([a.view(L, E, R // E, *a.shape[2:]) for a in of], dim=2) for of in (ks, zs))
+    return values, ks, zs, r_aux
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
@@ -732,7 +733,7 @@ Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 class Replay:
     """Transitions in order of play. Every 20th episode, from the 11th on, is held out for consistency_error [choice].
 
-    train() leaves out steps on which an unknown time limit falls. `scales` looks at held-out episodes as well.
+    Steps on which an unknown time limit falls are not added. `scales` looks at held-out episodes as well.
     """
 
     def __init__(self, capacity, d, m, horizon, device):
@@ -759,7 +760,7 @@ class Replay:
         change = self.s_next[: self.size] - self.s[: self.size]
         change = (change * on[:, None]).square().sum(dim=0) / on.sum().clamp(min=1)
         of_outcome = torch.stack([r * on, r * ~on], dim=1)
-        reward_range = torch.stack([of_outcome.amin(dim=0), of_outcome.amax(dim=0)])
+        reward_range = torch.stack([of_outcome.amin(dim=0).clamp(max=0), of_outcome.amax(dim=0).clamp(min=0)])
         return change.sqrt().clamp(min=1e-2), r.square().mean().sqrt().clamp(min=1e-3), reward_range
 
     def sample(self, batch_size, H):
@@ -970,7 +971,7 @@ def mppi(agent, s, plan, args, explore):
     Exploring, imagined returns include the MI reward and the action is an elite's, drawn by weight; else it is where
     the elites' first actions are densest: less at the mercy of noise than the best elite's [choice].
     """
-    H, E, m = len(plan.mean), len(s), plan.mean.shape[3]
+    H, E, m, episode = len(plan.mean), len(s), plan.mean.shape[3], torch.arange(len(s), device=s.device)[:, None]
     imagined = partial(imagined_return, agent, args=args, with_mi=explore and args.mi_weight > 0,
                        caution=0.0 if explore else args.eval_caution, E=E, prune=args.prune)  # fmt: skip
     proposals = int(args.proposal_fraction * args.num_samples)
@@ -987,14 +988,13 @@ def mppi(agent, s, plan, args, explore):
         value, k, z, _ = imagined(start, k.view(H, -1), z.view(H, -1, m))
         # the n best of the new sequences, the proposals and the elites so far [choice], best first
         best_value, elites = torch.cat([value, best_value], dim=1).topk(args.num_elites, dim=1)
-        best_k = torch.cat([k, best_k], dim=2).gather(2, elites.expand(H, -1, -1))
-        best_z = torch.cat([z, best_z], dim=2).gather(2, elites[None, :, :, None].expand(H, -1, -1, m))
+        best_k = torch.cat([k, best_k], dim=2)[:, episode, elites]  # (H, E, n)
+        best_z = torch.cat([z, best_z], dim=2)[:, episode, elites]  # (H, E, n, m)
         weight = torch.softmax(args.mppi_factor * best_value, dim=1)
         plan = refit(plan, best_k, best_z, weight)
     if explore:
-        episodes = torch.arange(E, device=s.device)
-        elite = torch.multinomial(weight.nan_to_num(1.0), 1).squeeze(1)  # a NaN would raise here; train() names it
-        k, z = best_k[0, episodes, elite], best_z[0, episodes, elite]
+        elite = torch.multinomial(weight.nan_to_num(1.0), 1)  # a NaN would raise here; train() names it
+        k, z = best_k[0, episode, elite].squeeze(1), best_z[0, episode, elite].squeeze(1)
     else:
         k, z = densest_action(best_k[0], best_z[0], weight)
     return k, z, plan, best_value.mean()
@@ -1018,7 +1018,8 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
-    with torch.random.fork_rng():  # what is drawn here neither depends on training nor changes it
+    devices = [torch.cuda.current_device()] if args.cuda else []
+    with torch.random.fork_rng(devices):  # what is drawn here neither depends on training nor changes it
         torch.manual_seed(0)
         for first in tqdm(range(0, len(seeds), side_by_side), desc="evaluation", disable=not progress):
             episodes = list(range(first, min(first + side_by_side, len(seeds))))
@@ -1027,15 +1028,16 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
             while episodes:
                 plan = until_limit(plan, args.time_limit, step)
                 k, z, plan, _ = mppi(agent, torch.as_tensor(s, device=plan.mean.device), plan, args, explore=False)
-                steps = [envs[e - first].step(a) for e, a in zip(episodes, zip(k.tolist(), z.cpu().numpy()))]
-                step += 1
+                step, next_states = step + 1, {}  # of the episodes that go on, by their row in the plan
                 within = step <= np.array(step_limits)
-                for e, (_, r, _, _, info) in zip(episodes, steps):
+                for row, (e, *action) in enumerate(zip(episodes, k.tolist(), z.cpu().numpy())):
+                    s_next, r, terminated, truncated, info = envs[e - first].step(tuple(action))
                     results[within, 0, e] += r
                     results[within, 1, e] = info["is_success"]
-                going_on = [i for i, (_, _, terminated, truncated, _) in enumerate(steps) if not terminated | truncated]
-                s, episodes = np.array([steps[i][0] for i in going_on]), [episodes[i] for i in going_on]
-                plan = shift(Plan(*(x[:, going_on] for x in plan)), args.uniform_mix)
+                    if not (terminated or truncated):
+                        next_states[row] = s_next
+                s, episodes = np.array([*next_states.values()]), [episodes[row] for row in next_states]
+                plan = shift(Plan(*(x[:, [*next_states]] for x in plan)), args.uniform_mix)
     envs[0].close()  # writes the last video
     return results
 
@@ -1063,8 +1065,10 @@ def check(args):
          "smoothing_start random_fraction greedy_fraction survival_fraction policy_parameters "
          "proposal_fraction uniform_mix hold_fraction"),
         ("at least 0 and less than 1", lambda x: 0 <= x < 1, "weight_averaging"),
-        ("positive", lambda x: 0 < x < math.inf, "learning_rate smoothing_epsilon mppi_factor"),
-        ("at least 0", lambda x: 0 <= x < math.inf, "mi_weight weight_decay eval_caution"),
+        ("positive and at most 1", lambda x: 0 < x <= 1, "learning_rate"),
+        ("positive and at most 1000000", lambda x: 0 < x <= 1e6, "smoothing_epsilon mppi_factor"),
+        ("between 0 and 1000000", lambda x: 0 <= x <= 1e6, "mi_weight weight_decay eval_caution"),
+        ("a name of at most 100 characters", lambda x: len(x) <= 100, "exp_name"),
         ("between 0 and 16", lambda x: 0 <= x <= 16, "frequencies"),
         ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "seed time_limit checkpoint_frequency eval_extra_steps"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
@@ -1104,7 +1108,7 @@ def write(path, content):
     os.replace(path.with_suffix(".tmp"), path)
 
 
-def read(option, path, parts="", device="cpu"):
+def read(option, path, parts, device="cpu"):
     """The dict with `parts` that `write` wrote to a .pt file: tensors and plain values; no code is run."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -1133,11 +1137,11 @@ def configure_torch(deterministic=True):
         mallopt(-1, 2**30), mallopt(-3, 2**25)  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, in bytes
 
 
-def stop_unless_finite(step, run_dir, quantities):
+def stop_unless_finite(step, run_dir, quantities, hint="try a smaller --learning-rate"):
     """End the program, naming the step and the quantity, if one of {name: numbers} is NaN or infinite."""
     for name, value in quantities.items():
         if not torch.as_tensor(value).isfinite().all():
-            sys.exit(f"step {step}: {name} is {value}; try a smaller --learning-rate ({run_dir} has what was computed)")
+            sys.exit(f"step {step}: {name} is {value}; {hint} ({run_dir} has what was computed)")
 
 
 def final_evaluation(agent, args, result):
@@ -1171,11 +1175,11 @@ def train(args):
     run_dir, checkpoint, first_step = Path("runs") / run_name, None, 1
     if args.resume:
         path = args.resume if args.resume.is_file() else args.resume / "checkpoint.pt"
-        run_dir = path.parent
+        run_dir = path.resolve().parent
         parts = "flags step episode seconds learning num_plans replay result random cuda_random env_random"
         checkpoint = read("--resume", path, parts, device)
-        free = "track capture_video save_model checkpoint_frequency".split()  # change no number
-        other = [name for name in flags if name not in free and checkpoint["flags"].get(name) != flags[name]]
+        free = "track wandb_project_name wandb_entity capture_video save_model checkpoint_frequency"  # change no number
+        other = [name for name in flags if name not in free.split() and checkpoint["flags"].get(name) != flags[name]]
         if other:
             refuse(f"--resume: {run_dir} was started with another {', '.join(map(flag, other))}")
         first_step = checkpoint["step"] + 1
@@ -1208,7 +1212,7 @@ def train(args):
         "policy": adam([*agent.discrete_policy.parameters(), *agent.parameter_policy.parameters()]),
     }
     learning = {"agent": agent, "average": average} | optimizers
-    uses_policy = args.mi_weight > 0 or int(args.proposal_fraction * args.num_samples) > 0
+    uses_policy = args.mi_weight > 0 or args.proposal_fraction > 0
     replay = Replay(args.total_timesteps, d, agent.parameter_mask.shape[1], args.horizon, device)
     result = {"env_id": args.env_id, "seed": args.seed, "args": flags, "total_timesteps": args.total_timesteps}
     result |= provenance(args) | {"curve": []}
@@ -1236,8 +1240,8 @@ def train(args):
 
         Ends the run if interrupted.
         """
-        weights = torch.stack([x.sum() for x in agent.parameters()])
-        stop_unless_finite(step, run_dir, {"a sum of weights": weights})  # the last checkpoint is a better one
+        weights = torch.stack([x.sum() for x in agent.parameters()]).sum()
+        stop_unless_finite(step, run_dir, {"the sum of the weights": weights})  # the last checkpoint is a better one
         seconds["total"] = time.perf_counter() - start_time
         write(run_dir / "checkpoint.pt", {
             "script": Path(__file__).stem, "flags": flags, "step": step, "episode": episode, "seconds": seconds,
@@ -1285,7 +1289,7 @@ def train(args):
         plan = shift(plan, args.uniform_mix)  # after a random step as well: what it planned for later may still be good
         k, z = k.item(), z[0].cpu()
         s_next, r, terminated, truncated, _ = env.step((k, z.numpy()))
-        stop_unless_finite(global_step, run_dir, {"the observation": s_next, "the reward": r})
+        stop_unless_finite(global_step, run_dir, {"the observation": s_next, "the reward": r}, "is it the environment?")
 
         # Remember, but not the step on which an unknown time limit falls: it may be unlike others [choice]
         if terminated or args.time_limit or not truncated:
@@ -1326,6 +1330,7 @@ def train(args):
             started = time.perf_counter()
             seeds, videos = EVAL_SEEDS[: args.eval_episodes], run_dir / f"videos/step_{global_step}"
             returns, successes = evaluate(average.module, args, seeds, video_folder=args.capture_video and videos)[0]
+            stop_unless_finite(global_step, run_dir, {"the evaluation's return": returns.mean()})
             errors = consistency_error(average.module, args, replay) if average.n_averaged else []  # not yet learned
             known = [error for error in errors if error is not None]
             mean_error = np.mean(known) if known else None

@@ -374,6 +374,8 @@ def test_clipped_rewards_stay_in_the_range_seen():
     replay, agent = Replay(4, 1, 1, 1, "cpu"), Agent(1, (1,), Args(outcome_networks=1))
     for r, ends in ((2.0, False), (1.0, False), (-5.0, True), (-3.0, True)):
         replay.add([0.0], 0, torch.zeros(1), r, ends, [0.0], episode=0)
+        if len(replay.train) == 2:  # none has ended
+            assert replay.scales()[2].tolist() == [[0, 0], [2, 0]]
     _, scale, reward_range = replay.scales()
     assert reward_range.tolist() == [[0, -5], [2, 0]] and scale == pytest.approx(math.sqrt(39 / 4))
     agent.reward_range.copy_(reward_range)
@@ -559,6 +561,23 @@ def test_divergence_names_the_step_and_the_culprit(updates, culprit, monkeypatch
     assert [point["step"] for point in json.loads(path.read_text())["curve"]] == [40]
 
 
+def test_weights_that_are_broken_by_the_last_update_are_not_evaluated(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    update = flexplore.update_model
+
+    def breaks(agent, *rest, **kind):
+        losses = update(agent, *rest, **kind)
+        agent.dynamics.out.bias.data.fill_(math.nan)
+        return losses
+
+    monkeypatch.setattr(flexplore, "update_model", breaks)
+    args = Args(**TINY | {"total_timesteps": 41}, updates_per_step=1, checkpoint_frequency=0)
+    with pytest.raises(SystemExit, match="step 41: the evaluation's return is nan"):
+        flexplore.train(args)
+    (path,) = tmp_path.glob("runs/*/result.json")
+    assert "final" not in (result := json.loads(path.read_text())) and len(result["curve"]) == 1
+
+
 DLPA_LIKE = ["--flexibility", "0", "--mi-weight", "0", "--smoothing", "never", "--proposal-fraction", "0"]
 
 
@@ -615,8 +634,10 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
     "frequencies": "-1 17 1.5 many",
     "gamma flexibility parameter-noise smoothing-start random-fraction greedy-fraction survival-fraction "
     "policy-parameters proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
-    "learning-rate smoothing-epsilon mppi-factor": "0 -1 nan inf much",
-    "mi-weight weight-decay eval-caution": "-0.1 nan inf much",
+    "learning-rate": "0 -1 1.1 nan much",
+    "smoothing-epsilon mppi-factor": "0 -1 1e7 nan inf much",
+    "mi-weight weight-decay eval-caution": "-0.1 1e7 nan inf much",
+    "exp-name": 101 * "x",
     "weight-averaging": "-0.1 1 nan much",
     "env-id env-source dynamics-error outcome-input activation discriminator smoothing": "0 other",
     "learning-starts": "2501",  # more than --total-timesteps
@@ -633,7 +654,7 @@ def is_one_sentence(error):  # ours, or tyro's box with its hint
 
 
 def test_bad_flags_are_of_every_flag():
-    names_and_paths = {"exp-name", "wandb-project-name", "wandb-entity", "resume", "evaluate"}
+    names_and_paths = {"wandb-project-name", "wandb-entity", "resume", "evaluate"}
     known = {flag[2:] for flag, _ in BAD_FLAGS} | names_and_paths | set(SWITCHES)
     assert known == {name.replace("_", "-") for name in vars(Args())}
 
