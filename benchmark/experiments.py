@@ -40,7 +40,7 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
-FORMER = {  # flags of `flexibility` and `horizon`: the defaults of when they were run
+FORMER = {  # flags of `horizon` and of Platform's `flexibility`: the defaults of when they were run
     "platform": "--random-fraction 0.2 --greedy-fraction 0 --frequencies 0 --dynamics-error squared",
     "goal": "--dynamics-error squared",
     "catch_point": "--outcome-networks 3 --outcome-input action",
@@ -67,7 +67,7 @@ EXPERIMENTS = {
         | {f"conditional_{x}": f"--flexibility {x}" for x in (0.3, 0.5, 0.7, 1)}
         | {f"marginal_{x}": f"--flexibility {x} --discriminator marginal" for x in (0.3, 0.5, 0.7, 1)},
         tasks=("platform", "catch_point"),
-        task_flags=FORMER,
+        task_flags={"platform": FORMER["platform"]},
         shared={"conditional_0.3": "components/flexplore", "none_0": "components/no_wasserstein"},
     ),
     # one of the paper's mechanisms left out at a time
