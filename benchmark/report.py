@@ -125,7 +125,7 @@ class Results:
 
 def final(runs, key="final"):
     """-> returns and success rates in percent of the final evaluation, per seed."""
-    return np.array([[run[key]["return_mean"], 100 * run[key]["success_rate"]] for run in runs]).reshape(-1, 2).T
+    return np.array([return_and_percent(run[key]) for run in runs]).reshape(-1, 2).T
 
 
 @cache
@@ -166,6 +166,27 @@ def over_all_starts(task, run, entry="final"):
 def all_starts(task, runs, entry="final"):
     """-> returns and success rates in percent over all starts, per seed (2, seeds)."""
     return np.array([over_all_starts(task, run, entry) for run in runs]).reshape(-1, 2).T
+
+
+def starts_errors(task, runs):
+    """Standard errors of the runs' mean return that are due to their starts: from these starts, over all starts."""
+    returns = np.mean([run["final"]["returns"] for run in runs], axis=0)
+    if "final" in LIMITS[task]:
+        seeds = goal.FINAL_SEEDS[: len(returns)]
+        explained = limits.limit(task, limits.starts(limits.ENVIRONMENTS[task], seeds))[0]
+    else:
+        stratum = np.digitize(goal_start_y()[: len(returns)], EDGES)
+        explained = (np.bincount(stratum, returns) / np.bincount(stratum).clip(min=1))[stratum]
+    return [x.std() / len(x) ** 0.5 for x in (returns, returns - explained)]
+
+
+def missed_catches(run):
+    """Starts of Catch Point whose target can be reached and was not caught: how many, and what they cost on average."""
+    returns = np.array(run["final"]["returns"])
+    env = limits.ENVIRONMENTS["catch_point"]
+    best, possible = limits.catch_point(env, limits.starts(env, goal.FINAL_SEEDS[: len(returns)]))
+    missed = possible & (best - returns > 10)  # a catch pays 20
+    return missed.sum(), (best - returns)[missed].sum() / len(returns)
 
 
 def curve_shift(task, runs):
@@ -316,7 +337,7 @@ def rows_of(results, experiment):
 
 def table(results):
     """Final evaluations, what they took, and what ran where."""
-    final_rows, published_rows, effort_rows, rows_25, shifts = [], [], [], [], {}
+    final_rows, published_rows, effort_rows, rows_25, errors, shifts = [], [], [], [], [], {}
     for task, variant, runs in rows_of(results, "table"):
         t, d, (returns, success) = TASKS[task], digits(task), final(runs)
         here, everywhere = limit_here(task, goal.FINAL_SEEDS[:1000]), all_starts(task, runs)
@@ -328,9 +349,11 @@ def table(results):
         ])  # fmt: skip
         published_rows.append([
             *name, mean_and_std(everywhere[0], d), mean_and_std(everywhere[1], 1, "%"),
-            f"{t.score(everywhere[0]).mean():.3f}", limit_text(task),
+            ", ".join(f"{x:.{d}f}" for x in everywhere[0]), f"{t.score(everywhere[0]).mean():.3f}", limit_text(task),
             f"{t.published_return[0]:.2f} ({t.published_return[1]}); {t.published_success}% (CHDP)",
         ])  # fmt: skip
+        if task != "platform":  # it has one start
+            errors.append("{}, {} {:.2f} / {:.3f}".format(*name, *starts_errors(task, runs)))
         shift = curve_shift(task, [run for v in NAMES for run in results.runs("table", task, v)])[0]
         shifts[t.title] = f"{shift:+.{d}f}"
         times = [reached(task, run, t.published_return[0], shift) for run in runs]
@@ -360,8 +383,10 @@ def table(results):
         return "Not run yet."
     tables = ["From these 1,000 starts:"]
     tables.append(markdown(["task", "variant", "return", "IQM, 95 %", "success", "limit"], final_rows))
-    tables.append("Over all starts:")
-    tables.append(markdown(["task", "variant", "return", "success", "score", "limit", "published"], published_rows))
+    header = ["task", "variant", "return", "success", "return of each seed", "score", "limit", "published"]
+    tables += ["Over all starts:", markdown(header, published_rows)]
+    tables.append(f"Standard errors of these mean returns that are due to the starts (from the 1,000 / over all): "
+                  f"{'; '.join(errors)}.")  # fmt: skip
     if overall := all_tasks(results):
         tables.append(overall)
     header = ["task", "variant", "steps", "seeds", "return of each seed", "minutes (evaluation)"]
@@ -433,7 +458,13 @@ def ceiling(results):
             rows.append(cells + [f"{reached - np.mean(x):.{d}f}" if x else "" for x in agents])
     header = ["task", "episodes", "limit", "ceiling", "search"]
     header += [f"model or exploration, {name}" for name in NAMES.values()]
-    return markdown(header, rows)
+    text = markdown(header, rows)
+    misses = {name: [*map(missed_catches, results.runs("table", "catch_point", v))] for v, name in NAMES.items()}
+    if all(misses.values()):
+        of = [f"{name} {', '.join(str(n) for n, _ in x)}, which cost {np.mean([cost for _, cost in x]):.2f}"
+              for name, x in misses.items()]  # fmt: skip
+        text += f"\n\nCatch Point, starts within reach that each run did not catch: {'; '.join(of)} on average."
+    return text
 
 
 def goal_starts(results, edges=(-15, -12.5, -10, -5, 0, 5, 10, 12.5, 15)):
@@ -529,18 +560,16 @@ def components(results):
     rows = [[TASKS[task].title, *(return_and_success(results, "components", task, v) for v in COMPONENTS)]
             for task in results.tasks("components")]  # fmt: skip
     seeds, scores = len(EXPERIMENTS["components"].seeds), {}
-    returns = [[final(results.runs("components", task, v))[0] for v in COMPONENTS]
-               for task in results.tasks("components")]  # fmt: skip
-    for task, of in zip(results.tasks("components"), returns):
+    runs = {task: [results.runs("components", task, v) for v in COMPONENTS] for task in results.tasks("components")}
+    for task, of in runs.items():
         if all(len(x) == seeds for x in of):
-            runs = [results.runs("components", task, v) for v in COMPONENTS]
-            scores[task] = [TASKS[task].score(all_starts(task, x)[0]) for x in runs]
+            scores[task] = [TASKS[task].score(all_starts(task, x)[0]) for x in of]
     for name, statistic in (("Mean", mean), ("IQM", iqm)):
         if scores:
             of = [statistic(np.stack([x[i] for x in scores.values()], axis=1)) for i in range(len(COMPONENTS))]
             cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*x) for x in of]
             rows.append([f"{name} of the score, {len(scores)} task{'s' * (len(scores) > 1)}", *cells])
-    all_parts, *without = zip(*returns)
+    all_parts, *without = zip(*([final(x)[0] for x in of] for of in runs.values()))
     pairs = [(x, y) for of in without for x, y in zip(all_parts, of) if len(x) > 1 and len(y) > 1]
     by_chance = apart(*np.random.default_rng(0).normal(size=(2, 100_000, seeds))).mean()
     differ = sum(apart(*pair) for pair in pairs)
@@ -550,9 +579,11 @@ def components(results):
 
 
 def choices(results):
-    rows = [[TASKS[task].title, *(return_and_success(results, "choices", task, v) for v in CHOICES)]
-            for task in results.tasks("choices")]  # fmt: skip
-    return markdown(["return; success", *CHOICES.values()], rows)
+    rows = []
+    for task in results.tasks("choices"):
+        of = [all_starts(task, results.runs("choices", task, v)) for v in CHOICES]
+        rows.append([TASKS[task].title, *(f"{mean_and_std(r, digits(task))}; {x.mean():.1f}%" for r, x in of)])
+    return markdown(["return; success over all starts", *CHOICES.values()], rows)
 
 
 def exploration(results):

@@ -363,6 +363,19 @@ def test_an_average_over_all_starts(entry):
     assert report.over_all_starts("goal", run) == pytest.approx([0.0, 100 / 6]) and abs(returns.mean()) > 0.5
 
 
+def test_what_starts_explain_and_what_was_in_reach():
+    env = limits.ENVIRONMENTS["catch_point"]
+    returns, possible = limits.catch_point(env, limits.starts(env, report.goal.FINAL_SEEDS[:1000]))
+    here, everywhere = report.starts_errors("catch_point", [{"final": {"returns": (returns - 0.1).tolist()}}])
+    assert everywhere < 1e-9 and here == pytest.approx(returns.std() / 1000**0.5)
+    y = report.goal_start_y()
+    here, everywhere = report.starts_errors("goal", [{"final": {"returns": np.where(y > 10, 50.0, -10.0).tolist()}}])
+    assert everywhere < 1e-9 < here
+    returns[np.flatnonzero(possible)[:2]] -= 20
+    returns[np.flatnonzero(~possible)[0]] -= 20  # was out of reach
+    assert report.missed_catches({"final": {"returns": returns.tolist()}}) == (2, pytest.approx(0.04))
+
+
 # ------------------------------------------------------------------------------------------------------------- limits
 
 
