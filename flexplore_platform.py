@@ -71,7 +71,7 @@ class Args:
     resume: Path | None = None
     """directory of an interrupted run with the same flags, to go on from its checkpoint"""
     save_model: bool = False
-    """keep the final weights and flags in runs/<run_name>/model.pt"""
+    """keep the weights of the final evaluation and the flags in runs/<run_name>/model.pt"""
     evaluate: Path | None = None
     """a saved model.pt: no training, only the final evaluation of this model with its own flags (and --cuda)"""
     # Task
@@ -90,9 +90,9 @@ class Args:
     greedy_fraction: float = 0.5
     """share of the second half's episodes played as in evaluation, but with N and H of training; 0 is the paper"""
     survival_fraction: float = 0.5
-    """share of the random steps drawn from 64 candidates by C_omega's chance of going on; 0 is the paper"""
+    """share of random steps after warm-up drawn from 64 candidates by C_omega's chance of going on; 0 is the paper"""
     policy_parameters: float = 0.0
-    """share of the random steps whose z is p_theta's, if that is trained, and not uniform; 0 is the paper"""
+    """share of random steps after warm-up whose z is p_theta's (if that is trained), not uniform; 0 is the paper"""
     parameter_noise: float = 0.3
     """standard deviation of the noise on the parameters of planned actions, in training only; 0 is the paper"""
     # Model
@@ -395,6 +395,13 @@ def mlp(inputs, hidden_size, outputs, activation):
     return nn.Sequential(*hidden, nn.Linear(hidden_size, outputs))
 
 
+def draw(weight, N):
+    """N indices into the last dimension of weight (..., W), each with a probability in proportion to it -> (..., N)."""
+    cdf = weight.cumsum(dim=-1)
+    u = torch.rand(*cdf.shape[:-1], N, device=cdf.device) * cdf[..., -1:]
+    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)  # clamped if a weight is NaN, which train() names
+
+
 class HybridMLP(nn.Module):
     """(s (R, d), k, z (R, m)) -> (R, out_features); k is an index (R,), or a one-hot (R, K) that carries gradients."""
 
@@ -526,9 +533,9 @@ class Agent(nn.Module):
         return self.parameter_mask[k] if k.dtype == torch.long else k @ self.parameter_mask
 
     def propose(self, s, given_k):
-        """k ~ pi_beta, as an index (R,), with gradients a straight-through Gumbel-Softmax one-hot (R, K); z ~ p_theta.
+        """k ~ pi_beta: an index (R,), or where gradients are needed a straight-through Gumbel-Softmax one-hot (R, K).
 
-        given_k (R,): the discrete action to take instead, or -1.
+        z ~ p_theta (R, m). given_k (R,): the discrete action to take instead, or -1.
         """
         logits, given = self.discrete_policy(s), given_k >= 0
         if torch.is_grad_enabled():
@@ -543,36 +550,7 @@ class Agent(nn.Module):
 # ------------------------------------------------------------------------------------------------------- imagination
 
 
-def roll(agent, s, k, z):
-    """s (R, d) along k (L, R), z (L, R, m), by the means of T_phi -> L + 1 states (R, d), L hidden features."""
-    states, features = [s], []
-    for k_i, z_i in zip(k, z):
-        s, h = agent.dynamics(s, k_i, z_i)
-        states.append(s), features.append(h)
-    return states, features
-
-
-@torch.no_grad()
-def random_action(agent, s, survival, policy, candidates=64):
-    """Uniformly random k (1,) and z (1, m) in state s (1, d).
-
-    survival: one of many such actions instead, drawn by how likely the episode is to go on after it; policy: with
-    p_theta's z instead [choice].
-    """
-    n = candidates if survival else 1
-    s, k = s.expand(n, -1), torch.randint(agent.parameter_mask.shape[0], (n,), device=s.device)
-    z = (torch.rand(n, agent.parameter_mask.shape[1], device=s.device) * 2 - 1) * agent.exists(k)
-    if policy:
-        _, z = agent.propose(s, k)
-    if survival:
-        s_next = agent.dynamics(s, k, z)[0] if agent.outcome_of_next else None
-        _, c = agent.reward_and_continuation(s, k, z, s_next)
-        one = draw(c, 1)
-        k, z = k[one], z[one]
-    return k, z
-
-
-def mi_reward(agent, s, k, z, h, clip=3.0):
+def mi_reward(agent, s, k, z, h, bound=3.0):
     """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
 
     The paper's has s' drawn from T_phi and whole log densities: its mean is then a lower bound of the mutual
@@ -586,14 +564,7 @@ def mi_reward(agent, s, k, z, h, clip=3.0):
     exists = agent.exists(k)
     log_p = (-0.5 * ((z - mean) / log_std.exp()) ** 2 - log_std - 0.5 * math.log(2 * math.pi)) * exists
     log_p = log_p.sum(dim=1) / exists.sum(dim=1).clamp(min=1)
-    return log_T.clamp(-clip, clip) - log_p.clamp(-clip, clip)
-
-
-def draw(weight, N):
-    """N indices into the last dimension of weight (..., n), each with a probability in proportion to it -> (..., N)."""
-    cdf = weight.cumsum(dim=-1)
-    u = torch.rand(*cdf.shape[:-1], N, device=cdf.device) * cdf[..., -1:]
-    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)
+    return log_T.clamp(-bound, bound) - log_p.clamp(-bound, bound)
 
 
 def go_on_from(alive, E):
@@ -607,8 +578,9 @@ def go_on_from(alive, E):
     return ended, torch.where(ended, drawn.flatten(), row.flatten())
 
 
-# lists over the steps of imagined rows: where a step starts (R, d), what it does (R,), (R, m), where T_phi leads (R, d)
-# and its hidden features (R, hidden_size); with pruning, for all steps but the last, r and c, and what go_on_from says
+# lists over the L steps of imagined rows: states (R, d), ks (R,), zs (R, m): where a step starts and what it does;
+# next_states (R, d), features (R, hidden_size): what T_phi says of it (of the last one only if asked to);
+# with pruning, of all steps but the last: r_and_c, and go_on_from's ended and source (R,)
 Imagined = namedtuple("Imagined", "states ks zs next_states features r_and_c ended source")
 
 
@@ -656,13 +628,14 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     last = with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
     x = imagine(agent, s, k, z, E, prune, predict, last)
     s, k, z = torch.cat(x.states), torch.cat(x.ks), torch.cat(x.zs)  # of all steps (L R, ...)
-    # pruning has asked R_psi and C_omega on the way, for all steps but the last; the others are asked for at once
-    others = slice(R * len(x.r_and_c), None)
-    s_next = torch.cat(x.next_states)[others] if agent.outcome_of_next else None
-    r, c = zip(*x.r_and_c, predict(s[others], k[others], z[others], s_next))
+    # R_psi and C_omega of all steps at once; with pruning only of the last, as imagine has asked for the others
+    rest = slice(R * len(x.r_and_c), None)
+    s_next = torch.cat(x.next_states)[rest] if agent.outcome_of_next else None
+    r, c = zip(*x.r_and_c, predict(s[rest], k[rest], z[rest], s_next))
     r, c = torch.cat(r, dim=-1), torch.cat(c, dim=-1)
-    r_aux = mi_reward(agent, s, k, z, torch.cat(x.features)) if with_mi else None
+    r_aux = None
     if with_mi:
+        r_aux = mi_reward(agent, s, k, z, torch.cat(x.features))
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
     # of each row: its actions on all steps, its return so far, gamma^i prod_{j<i} c_j
     ks, zs = (k if k.dtype == torch.long else k.argmax(dim=1)).view(L, R), z.view(L, R, -1)
@@ -681,7 +654,7 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
-# tau: H replayed steps (--model-horizon of them, where that is less) from B starts, s (H, B, d), k (H, B), ...;
+# tau: H replayed steps from B starts, s (H, B, d), k (H, B), ...;
 # same_episode is w_i: 1 while step i still belongs to the episode of step 0, else 0
 Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 
@@ -689,7 +662,7 @@ Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 class Replay:
     """Transitions in order of play. Every 20th episode, from the 11th on, is held out for consistency_error [choice].
 
-    Steps on which an unknown time limit falls are not added. `scales` looks at held-out episodes as well.
+    `scales` looks at held-out episodes as well.
     """
 
     def __init__(self, capacity, d, m, horizon, device):
@@ -710,10 +683,11 @@ class Replay:
         """-> change_rms (d,), reward_rms (), reward_range (2, 2).
 
         RMS of the one-step change of each state dimension, without terminating steps, and of the reward, both bounded
-        from below; least and greatest reward of the steps that go on and of those that terminate, widened to contain 0.
+        from below; least and greatest reward (rows) of the steps that go on and of those that terminate (columns), 0
+        included.
         """
-        on, r = self.terminated[: self.size] == 0, self.r[: self.size]
-        change = self.s_next[: self.size] - self.s[: self.size]
+        n = max(1, self.size)  # nothing yet: a transition of zeros
+        on, r, change = self.terminated[:n] == 0, self.r[:n], self.s_next[:n] - self.s[:n]
         change = (change * on[:, None]).square().sum(dim=0) / on.sum().clamp(min=1)
         of_outcome = torch.stack([r * on, r * ~on], dim=1)
         reward_range = torch.stack([of_outcome.amin(dim=0).clamp(max=0), of_outcome.amax(dim=0).clamp(min=0)])
@@ -727,6 +701,15 @@ class Replay:
         i = start + torch.arange(H, device=start.device)[:, None]
         w = (self.episode[i] == self.episode[start]).float()
         return Segment(self.s[i], self.k[i], self.z[i], self.r[i], self.terminated[i], self.s_next[i], w)
+
+
+def roll(agent, s, k, z):
+    """s (R, d) along k (L, R), z (L, R, m), by the means of T_phi -> L + 1 states (R, d), L hidden features."""
+    states, features = [s], []
+    for k_i, z_i in zip(k, z):
+        s, h = agent.dynamics(s, k_i, z_i)
+        states.append(s), features.append(h)
+    return states, features
 
 
 def wasserstein_loss(f_real, f_predicted, weight):
@@ -911,7 +894,8 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
 def densest_action(k, z, weight, width=0.2):
     """The densest of the elites k (E, n), z (E, n, m), averaged with those of its k near it -> k (E,), z (E, m).
 
-    The mean of z would not do: between two good actions, or two sides of an angle, it is a bad one [choice].
+    The mean of z would not do: between two good actions, or two sides of an angle, it is a bad one. The best elite's
+    action is more at the mercy of noise.
     """
     kernel = torch.exp(-0.5 * ((z[:, :, None] - z[:, None]) / width).square().sum(dim=3))  # of each elite to each
     kernel = kernel * (k[:, :, None] == k[:, None]) * weight[:, None]
@@ -920,17 +904,38 @@ def densest_action(k, z, weight, width=0.2):
     return k[episodes, densest], (near * z).sum(dim=1) / near.sum(dim=1)
 
 
+@torch.no_grad()
+def random_action(agent, s, survival, policy, candidates=64):
+    """Uniformly random k (1,) and z (1, m) in state s (1, d).
+
+    survival: one of many such actions instead, drawn by how likely the episode is to go on after it; policy: with
+    p_theta's z instead [choice].
+    """
+    n = candidates if survival else 1
+    s, k = s.expand(n, -1), torch.randint(agent.parameter_mask.shape[0], (n,), device=s.device)
+    z = (torch.rand(n, agent.parameter_mask.shape[1], device=s.device) * 2 - 1) * agent.exists(k)
+    if policy:
+        _, z = agent.propose(s, k)
+    if survival:
+        s_next = agent.dynamics(s, k, z)[0] if agent.outcome_of_next else None
+        _, c = agent.reward_and_continuation(s, k, z, s_next)
+        one = draw(c, 1)
+        k, z = k[one], z[one]
+    return k, z
+
+
 @torch.no_grad()  # torch.compile takes no inference_mode on a GPU
 def mppi(agent, s, plan, args, explore):
     """Plan from states s (E, d), starting at `plan` -> k (E,), z (E, m), the refitted plan, mean value of the elites.
 
     Exploring, imagined returns include the MI reward and the action is an elite's, drawn by weight; else it is where
-    the elites' first actions are densest: less at the mercy of noise than the best elite's [choice].
+    the elites' first actions are densest [choice].
     """
     H, E, m, episode = len(plan.mean), len(s), plan.mean.shape[3], torch.arange(len(s), device=s.device)[:, None]
     imagined = partial(imagined_return, agent, args=args, with_mi=explore and args.mi_weight > 0,
                        caution=0.0 if explore else args.eval_caution, E=E, prune=args.prune)  # fmt: skip
     proposals = int(args.proposal_fraction * args.num_samples)
+    # the best so far: nothing, then the proposals, then the elites
     best_k, best_z, best_value = s.new_zeros(H, E, 0).long(), s.new_zeros(H, E, 0, m), s.new_zeros(E, 0)
     if proposals > 0:
         given_k = draw(plan.probs, proposals)
@@ -965,7 +970,7 @@ EVAL_SEEDS, FINAL_SEEDS = range(1_000_000, 2_000_000), range(2_000_000, 3_000_00
 def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, progress=False):
     """One greedy episode per seed, some side by side, planned in one batch.
 
-    -> returns and successes (len(step_limits), 2, n): what each episode has come to after that many steps.
+    -> returns and successes (len(step_limits), 2, len(seeds)): what each episode has come to after that many steps.
     """
     N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
     args = replace(args, num_samples=N)  # a wider search than in training [choice]; mppi takes H from the plan
@@ -1082,7 +1087,6 @@ def configure_torch(deterministic=True):
     """One thread, as the networks are too small to gain from more, and freed memory kept for the next tensor.
 
     By default, glibc returns larger blocks to the system: page faults then take as long as the networks.
-    deterministic: use deterministic algorithms wherever PyTorch has them.
     """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(deterministic, warn_only=True)

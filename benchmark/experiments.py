@@ -40,11 +40,8 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
-FORMER = {  # flags of `horizon` and of Platform's `flexibility`: the defaults of when they were run
-    "platform": "--random-fraction 0.2 --greedy-fraction 0 --frequencies 0 --dynamics-error squared",
-    "goal": "--dynamics-error squared",
-    "catch_point": "--outcome-networks 3 --outcome-input action",
-}
+# flags of Platform's `flexibility`: the defaults of when it was run
+FORMER = "--random-fraction 0.2 --greedy-fraction 0 --frequencies 0 --dynamics-error squared"
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
@@ -67,7 +64,7 @@ EXPERIMENTS = {
         | {f"conditional_{x}": f"--flexibility {x}" for x in (0.3, 0.5, 0.7, 1)}
         | {f"marginal_{x}": f"--flexibility {x} --discriminator marginal" for x in (0.3, 0.5, 0.7, 1)},
         tasks=("platform", "catch_point"),
-        task_flags={"platform": FORMER["platform"]},
+        task_flags={"platform": FORMER},
         shared={"conditional_0.3": "components/flexplore", "none_0": "components/no_wasserstein"},
     ),
     # one of the paper's mechanisms left out at a time
@@ -96,7 +93,7 @@ EXPERIMENTS = {
         {f"H_{H}": f"--horizon {H}" for H in HORIZONS},
         tasks=tuple(HORIZON_STEPS),
         flags="--final-eval-episodes 400",
-        task_flags={task: f"{FORMER.get(task, '')} --total-timesteps {n}" for task, n in HORIZON_STEPS.items()},
+        task_flags={task: f"--total-timesteps {n}" for task, n in HORIZON_STEPS.items()},
     ),
 }  # fmt: skip
 

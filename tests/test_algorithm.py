@@ -236,7 +236,7 @@ def test_mi_reward_is_the_difference_of_the_densities():
     log_p = torch.distributions.Normal(mean, log_std.exp().expand(3, 2)).log_prob(z)
     log_p = torch.stack([log_p[0].mean(), torch.zeros(()), log_p[2, 0]])  # per parameter; action 1 has none
     expected = T.log_prob(s_next / agent.dynamics.scale).mean(dim=1) - log_p
-    torch.testing.assert_close(flexplore.mi_reward(agent, s, k, z, h, clip=100.0), expected)
+    torch.testing.assert_close(flexplore.mi_reward(agent, s, k, z, h, bound=100.0), expected)
 
 
 def test_policy_gradients_pass_the_model_and_leave_it_alone():
@@ -372,6 +372,7 @@ def test_random_actions_that_survive(policy):
 def test_clipped_rewards_stay_in_the_range_seen():
     """Of steps that go on: 0 to 2; of steps that end: -5 to 0, as 0 always counts."""
     replay, agent = Replay(4, 1, 1, 1, "cpu"), Agent(1, (1,), Args(outcome_networks=1))
+    assert [x.tolist() for x in replay.scales()[1:]] == [pytest.approx(1e-3), [[0, 0], [0, 0]]]  # of nothing
     for r, ends in ((2.0, False), (1.0, False), (-5.0, True), (-3.0, True)):
         replay.add([0.0], 0, torch.zeros(1), r, ends, [0.0], episode=0)
         if len(replay.train) == 2:  # none has ended
