@@ -40,8 +40,6 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
-# flags of Platform's `flexibility`: the defaults of when it was run
-FORMER = "--random-fraction 0.2 --greedy-fraction 0 --frequencies 0 --dynamics-error squared"
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
@@ -64,7 +62,6 @@ EXPERIMENTS = {
         | {f"conditional_{x}": f"--flexibility {x}" for x in (0.3, 0.5, 0.7, 1)}
         | {f"marginal_{x}": f"--flexibility {x} --discriminator marginal" for x in (0.3, 0.5, 0.7, 1)},
         tasks=("platform", "catch_point"),
-        task_flags={"platform": FORMER},
         shared={"conditional_0.3": "components/flexplore", "none_0": "components/no_wasserstein"},
     ),
     # one of the paper's mechanisms left out at a time
