@@ -654,8 +654,8 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
-# tau: H replayed steps from B starts, s (H, B, d), k (H, B), ...;
-# same_episode is w_i: 1 while step i still belongs to the episode of step 0, else 0
+# tau: H replayed steps from B starts, s (H, B, d), k (H, B), ...; same_episode (H, B) is w_i: 1 while step i still
+# belongs to the episode of step 0, else 0
 Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 
 
