@@ -43,10 +43,12 @@ HORIZONS = 1, 2, 3, 5, 8, 12
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
+DLPA_LIKE = "--flexibility 0 --mi-weight 0 --smoothing never --proposal-fraction 0"
+
 EXPERIMENTS = {
     # the results: default runs, and the ablation without what FLEXplore adds
     "table": Experiment(
-        {"flexplore": "", "dlpa_like": "--flexibility 0 --mi-weight 0 --smoothing never --proposal-fraction 0"},
+        {"flexplore": "", "dlpa_like": DLPA_LIKE},
         seeds=(1, 2, 3, 4, 5),
     ),
     # when to smooth the reward: T as a share of the run
@@ -71,11 +73,12 @@ EXPERIMENTS = {
         task_flags={"hard_move_10": "--total-timesteps 10000 --eval-samples-factor 1"},  # half of the steps
         shared={"flexplore": "table/flexplore"},
     ),
-    # all of the paper's mechanisms without most of our choices
+    # with the paper's mechanisms and without, with our choices and without most of them
     "choices": Experiment(
-        {"flexplore": "", "plain": PLAIN},
+        {"flexplore": "", "dlpa_like": DLPA_LIKE, "plain": PLAIN, "plain_dlpa_like": f"{PLAIN} {DLPA_LIKE}"},
         tasks=("platform", "goal", "catch_point", "hard_move_4"),
-        shared={"flexplore": "table/flexplore"},
+        seeds=(1, 2, 3, 4, 5),
+        shared={"flexplore": "table/flexplore", "dlpa_like": "table/dlpa_like"},
     ),
     # the first 2,000 steps of a long run, before smoothing and the fall of the learning rate begin
     "exploration": Experiment(
