@@ -943,6 +943,7 @@ def flag(name):
 
 def check(args):
     """Refuse a flag that is out of its range, before any work starts."""
+    compiler = os.environ.get("CXX", "cl" if os.name == "nt" else "g++")  # that torch.compile calls
     ranges = [
         ("at least 1", lambda x: x >= 1, "total_timesteps learning_starts hidden_size outcome_networks "
          "updates_per_step batch_size horizon model_horizon policy_horizon policy_frequency num_samples num_elites "
@@ -962,6 +963,7 @@ def check(args):
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
         ("at most 1000000", lambda x: x <= len(FINAL_SEEDS), "eval_episodes final_eval_episodes"),
         ("left out, as PyTorch finds no CUDA device", lambda x: not x or torch.cuda.is_available(), "cuda"),
+        (f"left out without a C++ compiler ({compiler})", lambda x: not x or shutil.which(compiler), "compile"),
         ("left out without wandb (pip install wandb)", lambda x: not x or find_spec("wandb"), "track"),
         ("left out without moviepy (pip install moviepy)", lambda x: not x or find_spec("moviepy"), "capture_video"),
     ]  # fmt: skip
@@ -1260,7 +1262,8 @@ def evaluate_model(path, given):
     saved = read("--evaluate", path, "flags agent wall_seconds")
     if set(saved["flags"]) != set(vars(Args())) - {"resume", "evaluate"}:
         refuse(f"--evaluate: {path} is of another version of {Path(__file__).name}, with other flags")
-    args = Args(**saved["flags"] | {"cuda": given.cuda, "track": False, "capture_video": False})
+    off = dict.fromkeys(("compile", "track", "capture_video"), False)
+    args = Args(**saved["flags"] | off | {"cuda": given.cuda})
     check(args)
     configure_torch(args.torch_deterministic)
     env, device = make_env(args), torch.device("cuda" if args.cuda else "cpu")

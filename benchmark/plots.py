@@ -28,7 +28,7 @@ from scipy.stats import bootstrap
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-COLOURS = {"flexplore": "#1f6fb4", "dlpa_like": "#e07b1a", "plain": "#8a4fa3"}
+COLOURS = {"flexplore": "#1f6fb4", "dlpa_like": "#e07b1a", "plain": "#8a4fa3", "plain_dlpa_like": "#c2185b"}
 GREEN, DARK, GREY = "#3a9d4d", "#333333", "#9a9a9a"
 STYLE = {
     "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.spines.top": False, "figure.dpi": 110,
@@ -180,7 +180,7 @@ def components(results):
 
 
 def choices(results):
-    """Learning curves with the defaults and without most of our choices, moved as those of the table."""
+    """Learning curves with our choices and without most of them, moved as those of the table."""
     tasks = results.tasks("choices")
     figure, axes = grid_of(tasks, 4, 2.9, 2.6)
     for task, ax in zip(tasks, axes[0]):

@@ -74,7 +74,8 @@ TASKS = {
 NAMES = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like"}
 COMPONENTS = {"flexplore": "all", "no_wasserstein": "no Wasserstein loss", "no_mi": "no MI reward",
               "no_smoothing": "no smoothing", "no_proposals": "no proposals"}  # fmt: skip
-CHOICES = {"flexplore": "defaults", "plain": "without most of our choices"}
+CHOICES = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like",
+           "plain": "FLEXplore, plain", "plain_dlpa_like": "DLPA-like, plain"}  # fmt: skip
 # flags in which the runs of a variant may differ
 UNRELATED = "seed", "track", "wandb_project_name", "wandb_entity", "capture_video", "save_model", "checkpoint_frequency"
 SMOOTHING = {"always": "always", "after_0.25": "T = 0.25", "after_0.5": "T = 0.5", "after_0.75": "T = 0.75",
@@ -227,6 +228,13 @@ def improvement(x, y):
     return estimate((x, y), probability)
 
 
+def share_better(x, y):
+    """As text: improvement() of the returns of one task's runs, "" where a variant has less than two."""
+    if min(len(x), len(y)) < 2:
+        return ""
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*improvement(x[:, None], y[:, None]))
+
+
 def reached(task, run, threshold, shift):
     """Steps and minutes until two consecutive evaluations are at or above `threshold`, all of them over all starts.
 
@@ -360,9 +368,7 @@ def table(results):
         to = [np.median([time[i] for time in times if time]) for i in (0, 1)] if any(times) else []
         count = sum(time is not None for time in times)
         ablation = results.runs("table", task, "dlpa_like")
-        better = ""
-        if variant == "flexplore" and several and len(ablation) > 1:
-            better = "{:.2f} [{:.2f}, {:.2f}]".format(*improvement(returns[:, None], final(ablation)[0][:, None]))
+        better = share_better(returns, final(ablation)[0]) if variant == "flexplore" else ""
         effort_rows.append([
             *name, f"{runs[0]['total_timesteps']:,}", ranges(run["seed"] for run in runs),
             ", ".join(f"{x:.{d}f}" for x in returns),
@@ -387,7 +393,7 @@ def table(results):
     tables += ["Over all starts:", markdown(header, published_rows)]
     tables.append(f"Standard errors of these mean returns that are due to the starts (from the 1,000 / over all): "
                   f"{'; '.join(errors)}.")  # fmt: skip
-    if overall := all_tasks(results):
+    if overall := all_tasks(results, "table", NAMES):
         tables.append(overall)
     header = ["task", "variant", "steps", "seeds", "return of each seed", "minutes (evaluation)"]
     header.append("to the published return")
@@ -416,12 +422,12 @@ def summary(results):
     return markdown(["task", *NAMES.values(), "limit", "best published", "steps", "minutes"], rows)
 
 
-def all_tasks(results):
-    """A sentence on the scores of all tasks that have as many seeds of both variants; "" if there are none."""
+def all_tasks(results, experiment, variants):
+    """A sentence on the scores of FLEXplore's and DLPA-like `variants` on all tasks that have all seeds of both."""
     scores = {}
-    for task in results.tasks("table"):
-        of = [TASKS[task].score(all_starts(task, results.runs("table", task, v))[0]) for v in NAMES]
-        if len(of[0]) == len(of[1]) == len(EXPERIMENTS["table"].seeds):
+    for task in results.tasks(experiment):
+        of = [TASKS[task].score(all_starts(task, results.runs(experiment, task, v))[0]) for v in variants]
+        if len(of[0]) == len(of[1]) == len(EXPERIMENTS[experiment].seeds):
             scores[task] = of
     if not scores:
         return ""
@@ -579,11 +585,14 @@ def components(results):
 
 
 def choices(results):
-    rows = []
+    rows, seeds = [], len(EXPERIMENTS["choices"].seeds)
     for task in results.tasks("choices"):
-        of = [all_starts(task, results.runs("choices", task, v)) for v in CHOICES]
-        rows.append([TASKS[task].title, *(f"{mean_and_std(r, digits(task))}; {x.mean():.1f}%" for r, x in of)])
-    return markdown(["return; success over all starts", *CHOICES.values()], rows)
+        of = {v: all_starts(task, results.runs("choices", task, v)) for v in CHOICES}
+        cells = [f"{mean_and_std(r, digits(task), expected=seeds)}; {x.mean():.1f}%" if len(r) else ""
+                 for r, x in of.values()]  # fmt: skip
+        rows.append([TASKS[task].title, *cells, share_better(of["plain"][0], of["plain_dlpa_like"][0])])
+    table = markdown(["return; success over all starts", *CHOICES.values(), "P(better), plain"], rows)
+    return f"{table}\n\nPlain: {all_tasks(results, 'choices', ('plain', 'plain_dlpa_like'))}"
 
 
 def exploration(results):

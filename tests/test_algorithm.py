@@ -683,11 +683,12 @@ def test_a_time_limit_that_is_not_the_environments_is_refused(capsys, monkeypatc
 
 @pytest.mark.parametrize("flag, value, hint", [
     ("track", True, "pip install wandb"), ("capture_video", True, "pip install moviepy"), ("cuda", True, "CUDA"),
-    ("env_source", "gym-platform", "pip install gym"),
+    ("env_source", "gym-platform", "pip install gym"), ("compile", True, "C++ compiler (no-such-compiler)"),
 ])  # fmt: skip
 def test_what_is_not_there_is_named(flag, value, hint, capsys, monkeypatch):
     monkeypatch.setattr(flexplore, "find_spec", lambda name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CXX", "no-such-compiler")
     args = Args(**{flag: value})
     with pytest.raises(SystemExit) as end:
         flexplore.check(args), flexplore.make_env(args)
