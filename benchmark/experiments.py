@@ -76,7 +76,7 @@ EXPERIMENTS = {
     # with the paper's mechanisms and without, with our choices and without most of them
     "choices": Experiment(
         {"flexplore": "", "dlpa_like": DLPA_LIKE, "plain": PLAIN, "plain_dlpa_like": f"{PLAIN} {DLPA_LIKE}"},
-        tasks=("platform", "goal", "catch_point", "hard_move_4"),
+        tasks=("platform", "goal", "catch_point", "hard_move_4", "hard_move_8"),
         seeds=(1, 2, 3, 4, 5),
         shared={"flexplore": "table/flexplore", "dlpa_like": "table/dlpa_like"},
     ),
