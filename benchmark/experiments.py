@@ -83,7 +83,8 @@ EXPERIMENTS = {
     # the first 2,000 steps of a long run, before smoothing and the fall of the learning rate begin
     "exploration": Experiment(
         {"with_mi": "", "without_mi": "--mi-weight 0",
-         "mi_alone": NO_RANDOM_STEPS, "neither": f"{NO_RANDOM_STEPS} --mi-weight 0"},
+         "mi_alone": NO_RANDOM_STEPS, "neither": f"{NO_RANDOM_STEPS} --mi-weight 0"}
+        | {f"mi_alone_{eta}": f"{NO_RANDOM_STEPS} --mi-weight {eta}" for eta in (0.1, 1)},
         tasks=("platform", "goal", "catch_point", "hard_move_4", "hard_move_8"),
         flags="--total-timesteps 2000 --smoothing never --no-anneal-lr --final-eval-episodes 200",
         keep_states=True,

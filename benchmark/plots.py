@@ -202,7 +202,7 @@ def choices(results):
 
 def exploration(results):
     tasks, variants = results.tasks("exploration"), {"with_mi": "with MI reward", "without_mi": "without"}
-    ticks = "both", "random", "MI", "neither"
+    ticks = "both", "random", "MI", "η 0.1", "η 1", "neither"
     size = 8.2, 2.5 * len(tasks) + 0.4
     figure, axes = plt.subplots(len(tasks), 3, figsize=size, layout="constrained", squeeze=False)
     for task, (*pictures, right) in zip(tasks, axes):

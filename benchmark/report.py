@@ -82,7 +82,7 @@ SMOOTHING = {"always": "always", "after_0.25": "T = 0.25", "after_0.5": "T = 0.5
              "never": "never"}  # fmt: skip
 FLEXIBILITIES = "0", "0.3", "0.5", "0.7", "1"
 EXPLORATION = {"with_mi": "MI reward and random steps", "without_mi": "random steps", "mi_alone": "MI reward",
-               "neither": "neither"}  # fmt: skip
+               "mi_alone_0.1": "MI reward, η 0.1", "mi_alone_1": "MI reward, η 1", "neither": "neither"}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------- stored results
