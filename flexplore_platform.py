@@ -7,11 +7,13 @@
 FLEXplore (arXiv 2501.02774) is model-based reinforcement learning for parameterized actions: in state s choose a
 discrete action k and its continuous parameters z. It learns a "loose yet flexible" model of the environment with a
 Wasserstein loss, smooths the learned reward, pays a mutual-information bonus for exploration, and acts by planning
-through the model (MPPI, as DLPA does, the ICML 2024 method that it builds on). Written from a summary of the paper, not
-from its code. Choices the paper leaves open are marked [choice]; README.md has their measurements. Of a setting "0 is
-the paper" says that this value switches off what goes beyond the paper.
+through the model (MPPI, as DLPA does, the ICML 2024 method that it builds on). Written from a summary of the paper,
+which is what "the paper" means here, not from its code. Choices that it leaves open are marked [choice]; README.md has
+their measurements. "0 is the paper", of a setting: 0 switches off an addition of ours.
 
     python flexplore_platform.py --seed 1
+
+From flexplore-baselines. MIT License, Copyright (c) 2026 the flexplore-baselines authors.
 """
 
 import ctypes
@@ -372,8 +374,8 @@ def make_env(args, render_mode=None):
 #       more from the plan, imagine what they return (imagined_return: R_psi and the MI reward along T_phi) and refit
 #       the plan to the n best so far. Act by the first action of one of them, drawn by weight; greedily, where these
 #       actions are densest
-#   update_model, after warm-up, --updates-per-step times: T_phi descends (1 - lambda) |s^ - s|^2 + lambda L_ex (or has
-#       the absolute error for the square), f_W ascends L_ex; R_psi and C_omega descend their errors, after T also L_smt
+#   update_model, after warm-up, --updates-per-step times: T_phi descends (1 - lambda) |s^ - s|^2 + lambda L_ex (or
+#       |s^ - s|, --dynamics-error), f_W ascends L_ex; R_psi and C_omega descend their errors, after T also L_smt
 #   update_policy, every --policy-frequency steps: pi_beta and p_theta ascend the imagined return
 #
 # Shapes: d state size, K discrete actions, m = max m_k parameters (0 where k lacks them), H horizon, L steps,
@@ -399,7 +401,7 @@ def draw(weight, N):
     """N indices into the last dimension of weight (..., W), each with a probability in proportion to it -> (..., N)."""
     cdf = weight.cumsum(dim=-1)
     u = torch.rand(*cdf.shape[:-1], N, device=cdf.device) * cdf[..., -1:]
-    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)  # clamped if a weight is NaN, which train() names
+    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)  # a NaN's index is out of range; train() names it
 
 
 class HybridMLP(nn.Module):
@@ -533,12 +535,12 @@ class Agent(nn.Module):
         return self.parameter_mask[k] if k.dtype == torch.long else k @ self.parameter_mask
 
     def propose(self, s, given_k):
-        """k ~ pi_beta: an index (R,), or where gradients are needed a straight-through Gumbel-Softmax one-hot (R, K).
+        """k ~ pi_beta: an index (R,), or in update_policy a straight-through Gumbel-Softmax one-hot (R, K).
 
         z ~ p_theta (R, m). given_k (R,): the discrete action to take instead, or -1.
         """
         logits, given = self.discrete_policy(s), given_k >= 0
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled():  # in update_policy; planning needs none
             one_hot = F.one_hot(given_k.clamp(min=0), logits.shape[1])
             k = torch.where(given[:, None], one_hot, F.gumbel_softmax(logits, hard=True))
         else:
@@ -568,7 +570,7 @@ def mi_reward(agent, s, k, z, h, bound=3.0):
 
 
 def go_on_from(alive, E):
-    """alive (R,): how likely each row, R / E for each of E episodes, is to be alive -> ended (R,), source (R,).
+    """alive (R,): each row's chance not to have ended, R / E rows for each of E episodes -> ended (R,), source (R,).
 
     [choice] Prune: a row that has probably ended (alive < 1/2) goes on, with its own later actions, from the state of a
     row of its episode, drawn in proportion to alive: otherwise few would live to step L. source is that row, or itself.
@@ -578,9 +580,10 @@ def go_on_from(alive, E):
     return ended, torch.where(ended, drawn.flatten(), row.flatten())
 
 
-# lists over the L steps of imagined rows: states (R, d), ks (R,), zs (R, m): where a step starts and what it does;
-# next_states (R, d), features (R, hidden_size): what T_phi says of it (of the last one only if asked to);
-# with pruning, of all steps but the last: r_and_c, and go_on_from's ended and source (R,)
+# lists over the steps of imagined rows
+#   L items: states (R, d), ks (R,), zs (R, m): where a step starts and what it does
+#   L, or L - 1 if not asked for the last: next_states (R, d), features (R, hidden_size): what T_phi says of it
+#   L - 1 with pruning, else none: r_and_c, and go_on_from's ended and source (R,)
 Imagined = namedtuple("Imagined", "states ks zs next_states features r_and_c ended source")
 
 
@@ -600,7 +603,7 @@ def imagine(agent, s, k, z, E, prune, predict, last):
             x.next_states.append(s), x.features.append(h)
         if prune and i + 1 < L:
             r, c = predict(x.states[i], k_i, z_i, s)
-            alive = alive * c.view(-1, R).mean(dim=0)
+            alive = alive * c.view(-1, R).mean(dim=0)  # c is (R,), or (M, R) by each network
             ended, source = go_on_from(alive, E)
             x.r_and_c.append((r, c)), x.ended.append(ended), x.source.append(source)
             s, alive = s[source], alive[source]
@@ -616,8 +619,8 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
 
     Arguments as for imagine. There is no value function: what comes after step L does not count.
     -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; with prune S =
-    L R / E, in L blocks: block i < L - 1 has the rows that end at step i as they are then, before they go on from
-    others (and -inf as the value of all other rows), the last block all rows at step L.
+    L R / E, in L blocks. Block i < L - 1: the rows that end at step i, with the return that they have then (-inf for
+    all others). Last block: all rows at step L, each with the past of the row that it went on from.
     [choice] eta is in units of the typical reward. The mean, a running one over update_policy's z, which are p_theta's,
     is taken off: r_aux would be a bonus for staying alive (for plans, which sample wider, some of it still is). With
     caution > 0 it is not one return of the networks' mean r and c, but the mean of the returns by each of them, less
@@ -632,7 +635,7 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     rest = slice(R * len(x.r_and_c), None)
     s_next = torch.cat(x.next_states)[rest] if agent.outcome_of_next else None
     r, c = zip(*x.r_and_c, predict(s[rest], k[rest], z[rest], s_next))
-    r, c = torch.cat(r, dim=-1), torch.cat(c, dim=-1)
+    r, c = torch.cat(r, dim=-1), torch.cat(c, dim=-1)  # (L R,), with caution (M, L R)
     r_aux = None
     if with_mi:
         r_aux = mi_reward(agent, s, k, z, torch.cat(x.features))
@@ -642,7 +645,7 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     value, discount, blocks = 0.0, 1.0, []
     for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L, dim=-1), c.chunk(L, dim=-1))):
         value, discount = value + discount * r_i, discount * args.gamma * c_i
-        if prune and i + 1 < L:  # each row takes over the past of the row that it goes on from
+        if prune and i + 1 < L:  # each row takes over the past of the row that it goes on from, and keeps its own plan
             ended, source = x.ended[i], x.source[i]
             blocks.append((worth(value, caution).masked_fill(~ended, -torch.inf), ks, zs))
             value, discount = value[..., source], discount[..., source]
@@ -768,11 +771,11 @@ def outcome_losses(agent, tau, states, weight):
 
 
 def smoothing_loss(reward, s, epsilon):
-    """L_smt = (R(s) - R(s~))^2, s~ = s' + epsilon sign grad (R(s) - R(s'))^2 at s' ~ N(s, epsilon^2) (section IV).
+    """L_smt = (R(s) - R(s~))^2, s~ = x + epsilon sign grad (R(s) - R(x))^2 at x ~ N(s, epsilon^2) (section IV).
 
-    The s' of section IV is s with noise, not the next state: s_noisy here. reward: states (R, d) -> (R,); epsilon (d,)
-    -> L_smt, of which R(s) gets no gradient [choice], and the mean slope of R from s to s~: a lower estimate of R's
-    local Lipschitz constant (Eq. 26).
+    x, the s' of section IV, is s with noise, not the next state: s_noisy here. reward: states (R, d) -> (R,);
+    epsilon (d,) -> L_smt, of which R(s) gets no gradient [choice], and the mean slope of R from s to s~: a lower
+    estimate of R's local Lipschitz constant (Eq. 26).
     """
     with torch.no_grad():
         target = reward(s)
@@ -811,7 +814,8 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
 def update_policy(agent, optimizer, s, args):
     """One step of pi_beta and p_theta up the imagined return from s (B, d), the model frozen (section V) -> losses.
 
-    It imagines past a known time limit as well: the policies only propose, and the planner ends where it falls.
+    Without pruning, as a gradient follows one sequence, and past a known time limit as well: the policies only propose,
+    and the planner ends where it falls.
     """
     given_k = torch.randint(agent.parameter_mask.shape[0], (args.policy_horizon, len(s)), device=s.device)
     given_k[:, ::2] = -1  # pi_beta's; where k is random p_theta learns of actions that pi_beta avoids [choice]
@@ -931,7 +935,7 @@ def mppi(agent, s, plan, args, explore):
     Exploring, imagined returns include the MI reward and the action is an elite's, drawn by weight; else it is where
     the elites' first actions are densest [choice].
     """
-    H, E, m, episode = len(plan.mean), len(s), plan.mean.shape[3], torch.arange(len(s), device=s.device)[:, None]
+    H, E, m, row = len(plan.mean), len(s), plan.mean.shape[3], torch.arange(len(s), device=s.device)[:, None]
     imagined = partial(imagined_return, agent, args=args, with_mi=explore and args.mi_weight > 0,
                        caution=0.0 if explore else args.eval_caution, E=E, prune=args.prune)  # fmt: skip
     proposals = int(args.proposal_fraction * args.num_samples)
@@ -949,13 +953,13 @@ def mppi(agent, s, plan, args, explore):
         value, k, z, _ = imagined(start, k.view(H, -1), z.view(H, -1, m))
         # the n best of the new sequences, the proposals and the elites so far [choice], best first
         best_value, elites = torch.cat([value, best_value], dim=1).topk(args.num_elites, dim=1)
-        best_k = torch.cat([k, best_k], dim=2)[:, episode, elites]  # (H, E, n)
-        best_z = torch.cat([z, best_z], dim=2)[:, episode, elites]  # (H, E, n, m)
+        best_k = torch.cat([k, best_k], dim=2)[:, row, elites]  # (H, E, n)
+        best_z = torch.cat([z, best_z], dim=2)[:, row, elites]  # (H, E, n, m)
         weight = torch.softmax(args.mppi_factor * best_value, dim=1)
         plan = refit(plan, best_k, best_z, weight)
     if explore:
         elite = torch.multinomial(weight.nan_to_num(1.0), 1)  # a NaN would raise here; train() names it
-        k, z = best_k[0, episode, elite].squeeze(1), best_z[0, episode, elite].squeeze(1)
+        k, z = best_k[0, row, elite].squeeze(1), best_z[0, row, elite].squeeze(1)
     else:
         k, z = densest_action(best_k[0], best_z[0], weight)
     return k, z, plan, best_value.mean()
@@ -1165,7 +1169,8 @@ def train(args):
 
     d, parameter_sizes = env.observation_space.shape[0], env.unwrapped.parameter_sizes
     agent = Agent(d, parameter_sizes, args).to(device)
-    average = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(args.weight_averaging))  # what acts [choice]
+    # what acts [choice]; buffers (units, running means) are copied, not averaged
+    average = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(args.weight_averaging))
     # the learning rate is a tensor, so that torch.compile need not compile again when it changes
     adam = partial(torch.optim.AdamW, lr=torch.tensor(args.learning_rate, device=device), fused=True, weight_decay=0)
     optimizers = {
@@ -1179,7 +1184,7 @@ def train(args):
     result = {"env_id": args.env_id, "seed": args.seed, "args": flags, "total_timesteps": args.total_timesteps}
     result |= provenance(args) | {"curve": []}
     seconds, num_plans, episode = {"total": 0.0, "plan": 0.0, "update": 0.0, "evaluation": 0.0}, 0, 0
-    env.reset(seed=args.seed)
+    env.reset(seed=args.seed)  # for its generator; the first episode is reset below
     if checkpoint:
         for name, part in learning.items():
             part.load_state_dict(checkpoint["learning"][name])
@@ -1228,7 +1233,7 @@ def train(args):
             (s, _), plan = env.reset(), initial_plan(args.horizon, 1, agent)
             episodic_return, episodic_length = 0.0, 0
             # --greedy-fraction: what evaluation would do is tried, so that the model learns where that fails [choice]
-            chance = np.random.default_rng([args.seed, episode]).random()
+            chance = np.random.default_rng([args.seed, episode]).random()  # not of the generator of all else
             greedy = global_step > args.total_timesteps / 2 and chance < args.greedy_fraction
 
         # Act: at random in warm-up and in --random-fraction of later steps [choice], not in greedy episodes; else plan
@@ -1241,7 +1246,7 @@ def train(args):
         else:
             started, plan = time.perf_counter(), until_limit(plan, args.time_limit, episodic_length)
             k, z, plan, elite_value = plan_in_training(average.module, s_now, plan, args, explore=not greedy)
-            noise = 0.0 if greedy else args.parameter_noise
+            noise = 0.0 if greedy else args.parameter_noise  # drawn even if 0
             z = (z + noise * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
             stop_unless_finite(global_step, run_dir, {"the value of the elites": elite_value, "the action": z})
             seconds["plan"], num_plans = seconds["plan"] + time.perf_counter() - started, num_plans + 1
@@ -1269,7 +1274,7 @@ def train(args):
         # Learn
         if global_step > args.learning_starts and replay.train:
             started = time.perf_counter()
-            smooth = args.smoothing == "always" or args.smoothing == "after" and global_step > T
+            smooth = args.smoothing == "always" or (args.smoothing == "after" and global_step > T)
             if args.anneal_lr:
                 lr = args.learning_rate * min(1, 2 - 2 * global_step / args.total_timesteps)
                 for optimizer in optimizers.values():
@@ -1290,10 +1295,11 @@ def train(args):
         # Evaluate
         if global_step % args.eval_frequency == 0 or global_step == args.total_timesteps:
             started = time.perf_counter()
-            seeds, videos = EVAL_SEEDS[: args.eval_episodes], run_dir / f"videos/step_{global_step}"
-            returns, successes = evaluate(average.module, args, seeds, video_folder=args.capture_video and videos)[0]
+            seeds = EVAL_SEEDS[: args.eval_episodes]
+            video_folder = run_dir / f"videos/step_{global_step}" if args.capture_video else None
+            returns, successes = evaluate(average.module, args, seeds, video_folder=video_folder)[0]
             stop_unless_finite(global_step, run_dir, {"the evaluation's return": returns.mean()})
-            errors = consistency_error(average.module, args, replay) if average.n_averaged else []  # not yet learned
+            errors = consistency_error(average.module, args, replay) if average.n_averaged else []  # before updates
             known = [error for error in errors if error is not None]
             mean_error = np.mean(known) if known else None
             seconds["evaluation"] += time.perf_counter() - started
@@ -1316,7 +1322,7 @@ def train(args):
         checkpoint_due |= args.checkpoint_frequency > 0 and global_step % args.checkpoint_frequency == 0
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is interrupt:  # training is done: from here on a signal ends the program
+        if signal.getsignal(number) is interrupt:  # none came; training is done, so from here on one ends the program
             signal.signal(number, signal.SIG_DFL)
     if args.checkpoint_frequency > 0 or interrupted:
         save_checkpoint(args.total_timesteps)  # from which only the final evaluation is left to do
