@@ -180,6 +180,7 @@ class Args:
 # "kept:" marks oddities of the original environment: not to be fixed, or results are no longer comparable.
 
 
+# for videos: k and z on the frames
 GLYPHS = dict(zip("0123456789-.kz ", (0o75557, 0o26227, 0o71747, 0o71717, 0o55711, 0o74717, 0o74757, 0o71111, 0o75757,
                                       0o75717, 0o00700, 0o00002, 0o55655, 0o71247, 0o00000)))  # fmt: skip
 
