@@ -233,7 +233,7 @@ def exploration(results):
             if len(values):
                 show_values(right, x, values, COLOURS["flexplore"])
         right.set(xlim=(-0.6, len(EXPLORATION) - 0.4), title="coverage, %", ylim=(0, None))
-        right.set_xticks(range(len(EXPLORATION)), ticks)
+        right.set_xticks(range(len(EXPLORATION)), ticks, fontsize=7.5)
     legend(figure, axes[[task in PLANE for task in tasks].index(True) if set(tasks) & set(PLANE) else 0, 0])
     return figure
 
