@@ -182,7 +182,7 @@ def components(results):
 def choices(results):
     """Learning curves with our choices and without most of them, moved as those of the table."""
     tasks = results.tasks("choices")
-    figure, axes = grid_of(tasks, 4, 2.9, 2.6)
+    figure, axes = grid_of(tasks, 5, 2.5, 2.6)
     for task, ax in zip(tasks, axes[0]):
         runs_of = {v: results.runs("choices", task, v) for v in CHOICES if results.runs("choices", task, v)}
         shift = curve_shift(task, [run for runs in runs_of.values() for run in runs])[0]

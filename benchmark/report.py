@@ -592,7 +592,8 @@ def choices(results):
                  for r, x in of.values()]  # fmt: skip
         rows.append([TASKS[task].title, *cells, share_better(of["plain"][0], of["plain_dlpa_like"][0])])
     table = markdown(["return; success over all starts", *CHOICES.values(), "P(better), plain"], rows)
-    return f"{table}\n\nPlain: {all_tasks(results, 'choices', ('plain', 'plain_dlpa_like'))}"
+    overall = all_tasks(results, "choices", ("plain", "plain_dlpa_like"))
+    return f"{table}\n\nPlain: {overall}" if overall else table
 
 
 def exploration(results):
