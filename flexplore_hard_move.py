@@ -9,7 +9,7 @@ discrete action k and its continuous parameters z. It learns a "loose yet flexib
 Wasserstein loss, smooths the learned reward, pays a mutual-information bonus for exploration, and acts by planning
 through the model (MPPI, as DLPA does, the ICML 2024 method that it builds on). Written from a summary of the paper,
 which is what "the paper" means here, not from its code. Choices that it leaves open are marked [choice]; README.md has
-their measurements. "0 is the paper", of a setting: 0 switches off an addition of ours.
+their measurements. "0 is the paper", of a setting: this value switches off an addition of ours.
 
     python flexplore_hard_move.py --seed 1
 
@@ -1159,7 +1159,7 @@ def train(args):
             (s, _), plan = env.reset(), initial_plan(args.horizon, 1, agent)
             episodic_return, episodic_length = 0.0, 0
             # --greedy-fraction: what evaluation would do is tried, so that the model learns where that fails [choice]
-            chance = np.random.default_rng([args.seed, episode]).random()  # not of the generator of all else
+            chance = np.random.default_rng([args.seed, episode]).random()  # apart from the run's random numbers
             greedy = global_step > args.total_timesteps / 2 and chance < args.greedy_fraction
 
         # Act: at random in warm-up and in --random-fraction of later steps [choice], not in greedy episodes; else plan
