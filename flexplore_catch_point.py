@@ -141,6 +141,8 @@ class Args:
     # Exploration
     mi_weight: float = 0.01
     """eta: weight of the mutual-information reward in imagined returns, in training only"""
+    optimism: float = 0.0
+    """planning in training values sequences by mean + optimism * std of their M > 1 returns; 0 is the paper"""
     policy_horizon: int = 3
     """steps of the imagined return that the policy networks maximise, whatever H is"""
     policy_frequency: int = 4
@@ -529,11 +531,11 @@ def imagine(agent, s, k, z, E, prune, predict, last):
     return x
 
 
-def worth(value, caution):  # returns by each network (M, R) -> (R,); with caution 0 value is (R,) already
-    return value.mean(dim=0) - caution * value.std(dim=0, correction=0) if caution > 0 else value
+def worth(value, optimism):  # returns by each network (M, R) -> (R,); with optimism 0 value is (R,) already
+    return value.mean(dim=0) + optimism * value.std(dim=0, correction=0) if optimism else value
 
 
-def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False):
+def imagined_return(agent, s, k, z, args, with_mi, optimism=0.0, E=1, prune=False):
     """reward_scale sum_{i<L} gamma^i (prod_{j<i} c_j) (r_i + eta c_i (r_aux,i - mean)), imagined (r_aux: section V).
 
     Arguments as for imagine. There is no value function: what comes after step L does not count.
@@ -542,11 +544,11 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     all others). Last block: all rows at step L, each with the past of the row that it went on from.
     [choice] eta is in units of the typical reward. The mean, a running one over update_policy's z, which are p_theta's,
     is taken off: r_aux would be a bonus for staying alive (for plans, which sample wider, some of it still is). With
-    caution > 0 it is not one return of the networks' mean r and c, but the mean of the returns by each of them, less
-    `caution` standard deviations: where data are few, one wrong network can raise the mean enough to attract the
-    planner.
+    optimism != 0 it is not one return of the networks' mean r and c, but the mean of the returns by each of them, plus
+    `optimism` standard deviations. Where data are few, networks disagree: optimism goes there to learn, its negative,
+    caution, keeps a plan from what one wrong network says.
     """
-    L, R, predict = len(k), len(s), agent.of_each_network if caution > 0 else agent.reward_and_continuation
+    L, R, predict = len(k), len(s), agent.of_each_network if optimism else agent.reward_and_continuation
     last = with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
     x = imagine(agent, s, k, z, E, prune, predict, last)
     s, k, z = torch.cat(x.states), torch.cat(x.ks), torch.cat(x.zs)  # of all steps (L R, ...)
@@ -554,7 +556,7 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
     rest = slice(R * len(x.r_and_c), None)
     s_next = torch.cat(x.next_states)[rest] if agent.outcome_of_next else None
     r, c = zip(*x.r_and_c, predict(s[rest], k[rest], z[rest], s_next))
-    r, c = torch.cat(r, dim=-1), torch.cat(c, dim=-1)  # (L R,), with caution (M, L R)
+    r, c = torch.cat(r, dim=-1), torch.cat(c, dim=-1)  # (L R,), with optimism (M, L R)
     r_aux = None
     if with_mi:
         r_aux = mi_reward(agent, s, k, z, torch.cat(x.features))
@@ -566,10 +568,10 @@ def imagined_return(agent, s, k, z, args, with_mi, caution=0.0, E=1, prune=False
         value, discount = value + discount * r_i, discount * args.gamma * c_i
         if prune and i + 1 < L:  # each row takes over the past of the row that it goes on from, and keeps its own plan
             ended, source = x.ended[i], x.source[i]
-            blocks.append((worth(value, caution).masked_fill(~ended, -torch.inf), ks, zs))
+            blocks.append((worth(value, optimism).masked_fill(~ended, -torch.inf), ks, zs))
             value, discount = value[..., source], discount[..., source]
             ks, zs = (torch.cat([a[: i + 1, source], a[i + 1 :]]) for a in (ks, zs))
-    values, ks, zs = zip(*blocks, (worth(value, caution), ks, zs))
+    values, ks, zs = zip(*blocks, (worth(value, optimism), ks, zs))
     values = torch.cat([v.view(E, -1) for v in values], dim=1)
     ks, zs = (torch.cat([a.view(L, E, R // E, *a.shape[2:]) for a in of], dim=2) for of in (ks, zs))
     return values, ks, zs, r_aux
@@ -856,7 +858,7 @@ def mppi(agent, s, plan, args, explore):
     """
     H, E, m, row = len(plan.mean), len(s), plan.mean.shape[3], torch.arange(len(s), device=s.device)[:, None]
     imagined = partial(imagined_return, agent, args=args, with_mi=explore and args.mi_weight > 0,
-                       caution=0.0 if explore else args.eval_caution, E=E, prune=args.prune)  # fmt: skip
+                       optimism=args.optimism if explore else -args.eval_caution, E=E, prune=args.prune)  # fmt: skip
     proposals = int(args.proposal_fraction * args.num_samples)
     # the best so far: nothing, then the proposals, then the elites
     best_k, best_z, best_value = s.new_zeros(H, E, 0).long(), s.new_zeros(H, E, 0, m), s.new_zeros(E, 0)
@@ -952,12 +954,12 @@ def check(args):
         ("at least 0 and less than 1", lambda x: 0 <= x < 1, "weight_averaging"),
         ("positive and at most 1", lambda x: 0 < x <= 1, "learning_rate"),
         ("positive and at most 1000000", lambda x: 0 < x <= 1e6, "smoothing_epsilon mppi_factor"),
-        ("between 0 and 1000000", lambda x: 0 <= x <= 1e6, "mi_weight weight_decay eval_caution"),
+        ("between 0 and 1000000", lambda x: 0 <= x <= 1e6, "mi_weight optimism weight_decay eval_caution"),
         ("a name of at most 100 characters", lambda x: len(x) <= 100, "exp_name"),
         ("between 0 and 16", lambda x: 0 <= x <= 16, "frequencies"),
         ("between 0 and 4294967295", lambda x: 0 <= x < 2**32, "seed time_limit checkpoint_frequency eval_extra_steps"),
         (f"at most --total-timesteps ({args.total_timesteps})", lambda x: x <= args.total_timesteps, "learning_starts"),
-        ("0 with --outcome-networks 1", lambda x: x == 0 or args.outcome_networks > 1, "eval_caution"),
+        ("0 with --outcome-networks 1", lambda x: x == 0 or args.outcome_networks > 1, "optimism eval_caution"),
         (f"at most --num-samples ({args.num_samples})", lambda x: x <= args.num_samples, "num_elites"),
         ("at most 1000000", lambda x: x <= len(FINAL_SEEDS), "eval_episodes final_eval_episodes"),
         ("left out, as PyTorch finds no CUDA device", lambda x: not x or torch.cuda.is_available(), "cuda"),

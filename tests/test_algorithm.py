@@ -340,15 +340,16 @@ def test_pruning_keeps_what_ended_and_lets_every_row_reach_the_last_step():
     assert torch.equal(zs[0, :, :N, 0].flatten(), z[0, :, 0]) and torch.equal(values[:, :N].isfinite(), ended_at_once)
 
 
-@pytest.mark.parametrize("caution, expected", [(0, [1.99, 2.189]), (1, [1.99, 1]), (0.5, [1.99, 1.5945])])
-def test_caution_takes_off_what_the_networks_disagree_about(caution, expected):
+@pytest.mark.parametrize("optimism, expected", [(0, [1.99, 2.189]), (-1, [1.99, 1]), (-0.5, [1.99, 1.5945]),
+                                                (1, [1.99, 3.378])])  # fmt: skip
+def test_optimism_adds_what_the_networks_disagree_about_and_caution_takes_it_off(optimism, expected):
     """k = 0 earns 1 on each of two steps. k = 1 earns, says one network, 1 and then ends; says the other, 3.378."""
     agent, args = Agent(1, (1, 1), Args()), Args(outcome_networks=2)
     rewards = torch.tensor([[1.0, 1.0], [1.0, 2.378 / 0.99]]).expand(2, 2, 2)  # network, step, k
     c = torch.tensor([[[1.0, 0.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]]])
     agent.of_each_network = lambda *_: (rewards.flatten(1), c.flatten(1))
     k = torch.tensor([[0, 1], [0, 1]])
-    values, *_ = flexplore.imagined_return(agent, torch.zeros(2, 1), k, torch.zeros(2, 2, 1), args, False, caution)
+    values, *_ = flexplore.imagined_return(agent, torch.zeros(2, 1), k, torch.zeros(2, 2, 1), args, False, optimism)
     assert values.tolist() == [pytest.approx(expected)]
 
 
@@ -637,7 +638,7 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
     "policy-parameters proposal-fraction uniform-mix hold-fraction": "-0.1 1.1 nan inf much",
     "learning-rate": "0 -1 1.1 nan much",
     "smoothing-epsilon mppi-factor": "0 -1 1e7 nan inf much",
-    "mi-weight weight-decay eval-caution": "-0.1 1e7 nan inf much",
+    "mi-weight optimism weight-decay eval-caution": "-0.1 1e7 nan inf much",
     "exp-name": 101 * "x",
     "weight-averaging": "-0.1 1 nan much",
     "env-id env-source dynamics-error outcome-input activation discriminator smoothing": "0 other",
@@ -647,7 +648,7 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
 SWITCHES = "torch-deterministic cuda compile track capture-video save-model anneal-lr clip-reward prune".split()
 BAD_FLAGS = [(f"--{name}", value) for names, values in BAD_VALUES.items()
              for name in names.split() for value in values.split()]  # fmt: skip
-BAD_TOGETHER = [("--eval-caution", "1", "--outcome-networks", "1")]
+BAD_TOGETHER = [(name, "1", "--outcome-networks", "1") for name in ("--optimism", "--eval-caution")]
 
 
 def is_one_sentence(error):  # ours, or tyro's box with its hint
