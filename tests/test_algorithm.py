@@ -353,6 +353,19 @@ def test_optimism_adds_what_the_networks_disagree_about_and_caution_takes_it_off
     assert values.tolist() == [pytest.approx(expected)]
 
 
+@pytest.mark.parametrize("explore, flags, expected", [
+    (True, {}, 0), (True, {"optimism": 1.0}, 1), (False, {"optimism": 1.0}, 0),
+    (False, {"optimism": 1.0, "eval_caution": 3.0}, 2), (True, {"eval_caution": 3.0}, 0),
+])  # fmt: skip
+def test_training_plans_with_optimism_and_evaluation_with_caution(explore, flags, expected):
+    """Two networks say of k = 0 that it earns 80 or 120, of k = 1 that it earns 20 or 160, of k = 2 always 70."""
+    agent, args = Agent(1, (0, 0, 0), Args()), Args(outcome_networks=2, mi_weight=0.0, proposal_fraction=0.0, **flags)
+    rewards = torch.tensor([[80.0, 20.0, 70.0], [120.0, 160.0, 70.0]])
+    agent.of_each_network = lambda s, k, z, s_next: (rewards[:, k], torch.ones(2, len(k)))
+    k, *_ = flexplore.mppi(agent, torch.zeros(4, 1), flexplore.initial_plan(1, 4, agent), args, explore)
+    assert k.tolist() == [expected] * 4
+
+
 @pytest.mark.parametrize("policy", [False, True])
 def test_random_actions_that_survive(policy):
     """Where only k = 1 with z > 0 goes on, surviving actions are such; without survival, k and z are uniform."""
