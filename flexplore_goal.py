@@ -669,10 +669,10 @@ def imagined_return(agent, s, k, z, args, with_mi, optimism=0.0, E=1, prune=Fals
     L R / E, in L blocks. Block i < L - 1: the rows that end at step i, with the return that they have then (-inf for
     all others). Last block: all rows at step L, each with the past of the row that it went on from.
     [choice] eta is in units of the typical reward. The mean, a running one over update_policy's z, which are p_theta's,
-    is taken off: r_aux would be a bonus for staying alive (for plans, which sample wider, some of it still is). With
-    optimism != 0 it is not one return of the networks' mean r and c, but the mean of the returns by each of them, plus
-    `optimism` standard deviations. Where data are few, networks disagree: optimism goes there to learn, its negative,
-    caution, keeps a plan from what one wrong network says.
+    is taken off: r_aux would be a bonus for staying alive (for plans, which sample wider, some of it still is).
+    [choice] With optimism != 0 it is not one return of the networks' mean r and c, but the mean of the returns by each
+    of them, plus `optimism` standard deviations. Where data are few, networks disagree: optimism goes there to learn;
+    its negative, caution, keeps a plan from what one wrong network says.
     """
     L, R, predict = len(k), len(s), agent.of_each_network if optimism else agent.reward_and_continuation
     last = with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
@@ -979,8 +979,8 @@ def random_action(agent, s, survival, policy, candidates=64):
 def mppi(agent, s, plan, args, explore):
     """Plan from states s (E, d), starting at `plan` -> k (E,), z (E, m), the refitted plan, mean value of the elites.
 
-    Exploring, imagined returns include the MI reward and the action is an elite's, drawn by weight; else it is where
-    the elites' first actions are densest [choice].
+    Exploring, imagined returns include the MI reward and --optimism, and the action is an elite's, drawn by weight;
+    else they are less --eval-caution, and it is where the elites' first actions are densest [choice].
     """
     H, E, m, row = len(plan.mean), len(s), plan.mean.shape[3], torch.arange(len(s), device=s.device)[:, None]
     imagined = partial(imagined_return, agent, args=args, with_mi=explore and args.mi_weight > 0,
