@@ -1,7 +1,7 @@
 """Regenerate the tables of README.md and RESULTS.md and the figures from the stored results: python benchmark/report.py
 
-The table of defaults is the scripts' own; all else comes from benchmark/results. With --results, tables of other
-results are printed, and their figures drawn beside them.
+So are the numbers that their prose repeats (prose.py). The table of defaults is the scripts' own; all else comes from
+benchmark/results. With --results, tables of other results are printed, and their figures drawn beside them.
 """
 
 import importlib
@@ -699,12 +699,13 @@ class Args:
 
 if __name__ == "__main__":
     import plots
+    import prose
 
     args = tyro.cli(Args)
     results = Results(args.results)
     plots.draw(results, args.results.parent / "figures")
     if args.results == RESULTS:
         for document in DOCUMENTS:
-            document.write_text(regenerate(document.read_text(), results))
+            document.write_text(prose.fill(regenerate(document.read_text(), results), prose.phrases(results)))
     else:
         print("\n\n".join(section(results, name) for name in ("table", *ABLATIONS) if results.tasks(name)))

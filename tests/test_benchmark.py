@@ -26,6 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
 import ceiling  # noqa: E402
 import limits  # noqa: E402
 import plots  # noqa: E402
+import prose  # noqa: E402
 import report  # noqa: E402
 import run as launcher  # noqa: E402
 from experiments import EXPERIMENTS, PLAIN, home  # noqa: E402
@@ -261,12 +262,19 @@ def test_the_noise_of_the_ceiling_is_that_of_the_environment(task, k, z):
 
 @pytest.mark.parametrize("document", report.DOCUMENTS, ids=lambda path: path.name)
 def test_documents_agree_with_the_results(document):
-    text = document.read_text()
-    assert report.regenerate(text, report.Results()) == text, "run `python benchmark/report.py`"
+    text, results = document.read_text(), report.Results()
+    new = prose.fill(report.regenerate(text, results), prose.phrases(results))
+    assert new == text, "run `python benchmark/report.py`"
 
 
-def test_every_section_is_in_one_document():
+def test_a_phrase_gets_its_figures_wherever_its_lines_break():
+    text = "Goal has\n  1,234.5 and -0.25. Platform has 3 and 4."
+    assert prose.fill(text, {"Goal has {} and {}": ["41.3", "86"]}) == "Goal has\n  41.3 and 86. Platform has 3 and 4."
+
+
+def test_every_section_and_phrase_is_in_one_document():
     text = "".join(document.read_text() for document in report.DOCUMENTS)
+    assert [phrase for phrase in prose.phrases(report.Results()) if len(prose.pattern(phrase).findall(text)) != 1] == []
     for name in ("table", "defaults", *report.MEASUREMENTS, *report.ABLATIONS):
         assert text.count(f"<!-- begin {name} -->") == text.count(f"<!-- end {name} -->") == 1
 
