@@ -9,7 +9,7 @@ discrete action k and its continuous parameters z. It learns a "loose yet flexib
 Wasserstein loss, smooths the learned reward, pays a mutual-information bonus for exploration, and acts by planning
 through the model (MPPI, as DLPA does, the ICML 2024 method that it builds on). Written from a summary of the paper,
 which is what "the paper" means here, not from its code. Choices that it leaves open are marked [choice]; README.md has
-their measurements. "0 is the paper", of a setting: this value switches off an addition of ours.
+their measurements. Where a setting says "0 is the paper" (or 1, or False), this value switches off what we added.
 
     python flexplore_catch_point.py --seed 1
 
@@ -103,7 +103,7 @@ class Args:
     frequencies: int = 0
     """J: sines and cosines of pi/2 2^j s, j < J, are inputs of R_psi and C_omega as well as s; 0 is the paper"""
     outcome_networks: int = 8
-    """M: networks for R_psi and C_omega, whose mean is planned with; 1 is the paper"""
+    """M: networks for R_psi and C_omega; plans use their mean, or the return by each (--optimism); 1 is the paper"""
     activation: Literal["relu", "gelu"] = "gelu"
     """activation of T_phi, R_psi, C_omega and p_theta (f_W: |x|, pi_beta: ReLU)"""
     learning_rate: float = 3e-3
@@ -161,7 +161,7 @@ class Args:
     proposal_fraction: float = 0.05
     """sequences that the policy networks propose, once per plan, on top of the N of each iteration; a share of N"""
     prune: bool = False
-    """whether imagined sequences that have probably ended give their place to copies of others; False is the paper"""
+    """whether the later actions of a sequence that has probably ended are tried after another; False is the paper"""
     hold_fraction: float = 0.5
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
     eval_samples_factor: int = 1
@@ -299,10 +299,11 @@ def make_env(args, render_mode=None):
 #       |s^ - s|, --dynamics-error), f_W ascends L_ex; R_psi and C_omega descend their errors, after T also L_smt
 #   update_policy, every --policy-frequency steps: pi_beta and p_theta ascend the imagined return
 #
-# Shapes: d state size, K discrete actions, m = max m_k parameters (0 where k lacks them), H horizon, L steps,
+# Shapes: d state size, K discrete actions, m = max(1, m_k) parameters (0 where k lacks them), L steps imagined,
 # B batch, N sequences, n elites, E episodes planned at once, R rows (but R(s): the reward), S sequences per episode,
-# M networks for R_psi and C_omega. Time first: (H, B, ...), but M before it. L is H in mppi, --policy-horizon in
-# update_policy; where the model learns, H is the lesser of --horizon and --model-horizon.
+# M networks for R_psi and C_omega. Time first: (H, B, ...), but M before it. H: steps of a plan (--horizon; in
+# evaluation plus --eval-extra-steps; fewer near a known time limit), or of replayed segments (the lesser of --horizon
+# and --model-horizon). L is H in mppi, --policy-horizon in update_policy.
 # s^: predicted, s~: perturbed; tau: replayed segments, w_i their mask; R0, R1: reward of a step that goes on, or that
 # terminates; r_aux: MI reward; T, without phi: the step from which on the reward is smoothed.
 # k is an index; where pi_beta needs gradients, a one-hot. Numbers that are literals or defaults of a function's
@@ -322,7 +323,7 @@ def draw(weight, N):
     """N indices into the last dimension of weight (..., W), each with a probability in proportion to it -> (..., N)."""
     cdf = weight.cumsum(dim=-1)
     u = torch.rand(*cdf.shape[:-1], N, device=cdf.device) * cdf[..., -1:]
-    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)  # a NaN's index is out of range; train() names it
+    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)  # a NaN's index is out of range; train() then stops
 
 
 class HybridMLP(nn.Module):
@@ -379,7 +380,7 @@ class Discriminator(nn.Module):
         self.condition = nn.Linear(d + m, hidden_size) if conditional else None
         self.condition_k = nn.Embedding(K, hidden_size) if conditional else None
 
-    def forward(self, s_next, s, k, z, scale):  # s (..., d), k (...), s_next (..., d) or (2, ..., d) -> (...), (2, ...)
+    def forward(self, s_next, s, k, z, scale):  # s_next (2, ..., d): real, predicted; s (..., d), k (...) -> (2, ...)
         if self.condition is None:
             h = self.first(s_next / scale)
         else:
@@ -408,7 +409,7 @@ class Agent(nn.Module):
         self.discrete_policy = mlp(d, hidden, K, ACTIVATIONS["relu"])  # pi_beta(k|s)
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
         self.register_buffer("reward_scale", torch.ones(()))  # RMS of the reward up to the last end of an episode
-        self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # of R0 and R1: low, high
+        self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # low, high, of R0 and R1
         self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux, from 0, over some 100 updates
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
@@ -476,8 +477,8 @@ class Agent(nn.Module):
 def mi_reward(agent, s, k, z, h, bound=3.0):
     """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
 
-    The paper's has s' drawn from T_phi and whole log densities: its mean is then a lower bound of the mutual
-    information I(s'; (k, z) | s), if the entropy of s' given s is at least that of z given s, k.
+    The paper's has s' drawn from T_phi and whole log densities: its mean over p_theta's z is then a lower bound of the
+    mutual information I(s'; (k, z) | s), if the entropy of s' given s is at least that of z given s, k.
     [choice] At the mean s', means over the dimensions, clipped, as densities are unbounded: no bound, but it pays for a
     T_phi that is sure (small sigma_phi) and for z that p_theta seldom takes. log T_phi is in units of scale, log
     p_theta the Gaussian's, though z is clamped to [-1, 1], and 0 where k has no parameters. h: T_phi's features.
@@ -540,10 +541,11 @@ def imagined_return(agent, s, k, z, args, with_mi, optimism=0.0, E=1, prune=Fals
 
     Arguments as for imagine. There is no value function: what comes after step L does not count.
     -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; with prune S =
-    L R / E, in L blocks. Block i < L - 1: the rows that end at step i, with the return that they have then (-inf for
-    all others). Last block: all rows at step L, each with the past of the row that it went on from.
+    L R / E, in L blocks. Block i < L - 1: the rows that have probably ended after step i, with their return up to it
+    (-inf for all others); the actions after it are in k and z, too, though not valued. Last block: all rows at step
+    L, each with the past of the row that it went on from.
     [choice] eta is in units of the typical reward. The mean, a running one over update_policy's z, which are p_theta's,
-    is taken off: r_aux would be a bonus for staying alive (for plans, which sample wider, some of it still is).
+    is taken off, as r_aux would be a bonus for staying alive (plans sample wider, so some of that bonus is left).
     [choice] With optimism != 0 it is not one return of the networks' mean r and c, but the mean of the returns by each
     of them, plus `optimism` standard deviations. Where data are few, networks disagree: optimism goes there to learn;
     its negative, caution, keeps a plan from what one wrong network says.
@@ -573,7 +575,7 @@ def imagined_return(agent, s, k, z, args, with_mi, optimism=0.0, E=1, prune=Fals
             ks, zs = (torch.cat([a[: i + 1, source], a[i + 1 :]]) for a in (ks, zs))
     values, ks, zs = zip(*blocks, (worth(value, optimism), ks, zs))
     values = torch.cat([v.view(E, -1) for v in values], dim=1)
-    ks, zs = (torch.cat([a.view(L, E, R // E, *a.shape[2:]) for a in of], dim=2) for of in (ks, zs))
+    ks, zs = (torch.cat([a.view(L, E, R // E, *a.shape[2:]) for a in actions], dim=2) for actions in (ks, zs))
     return values, ks, zs, r_aux
 
 
@@ -647,7 +649,7 @@ def wasserstein_loss(f_real, f_predicted, weight):
 def dynamics_loss(agent, tau, weight, args):
     """(1 - lambda) sum_i gamma^i w_i |s^_{i+1} - s_{i+1}|^2 + lambda L_ex (section III-B), distances in units of scale.
 
-    [choice] lambda weighs L_ex, not the other error: the summary of the paper says both.
+    [choice] lambda weighs L_ex, 1 - lambda the other error: on which is which the summary contradicts itself.
     Plus, if eta > 0, the negative log-likelihood of sigma_phi; it trains sigma_phi alone.
     weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d). f_W's condition is the
     real s_i, also where the prediction starts from s^_i.
@@ -735,13 +737,13 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
 def update_policy(agent, optimizer, s, args):
     """One step of pi_beta and p_theta up the imagined return from s (B, d), the model frozen (section V) -> losses.
 
-    Without pruning, as a gradient follows one sequence, and past a known time limit as well: the policies only propose,
-    and the planner ends where it falls.
+    The gradient goes through the model, and through log p_theta in r_aux. Without pruning, as a gradient follows one
+    sequence, and past a known time limit as well: the policies only propose, and the planner ends where it falls.
     """
     given_k = torch.randint(agent.parameter_mask.shape[0], (args.policy_horizon, len(s)), device=s.device)
-    given_k[:, ::2] = -1  # pi_beta's; where k is random p_theta learns of actions that pi_beta avoids [choice]
+    given_k[:, ::2] = -1  # from every other state pi_beta's; the random ones teach p_theta what it avoids [choice]
     value, _, _, r_aux = imagined_return(agent, s, given_k, None, args, with_mi=args.mi_weight > 0)
-    loss = -(value / agent.reward_scale).mean()
+    loss = -(value / agent.reward_scale).mean()  # in units of the typical reward again
     optimizer.zero_grad()
     loss.backward(inputs=optimizer.param_groups[0]["params"])
     optimizer.step()
@@ -753,7 +755,7 @@ def update_policy(agent, optimizer, s, args):
 
 @torch.no_grad()
 def consistency_error(agent, args, replay):
-    """Open-loop error at depth 1 ... --horizon, RMS in units of scale; None where no held-out episode is as long."""
+    """Open-loop error at depth 1 ... --horizon, RMS in units of scale; None where no held-out episode goes on."""
     tau = replay.segment(replay.held_out, args.horizon)
     states, _ = roll(agent, tau.s[0], tau.k, tau.z)
     error = (torch.stack(states[1:]) - tau.s_next) / agent.dynamics.scale
@@ -856,7 +858,8 @@ def mppi(agent, s, plan, args, explore):
     Exploring, imagined returns include the MI reward and --optimism, and the action is an elite's, drawn by weight;
     else they are less --eval-caution, and it is where the elites' first actions are densest [choice].
     """
-    H, E, m, row = len(plan.mean), len(s), plan.mean.shape[3], torch.arange(len(s), device=s.device)[:, None]
+    H, E, _, m = plan.mean.shape
+    episode = torch.arange(E, device=s.device)[:, None]
     imagined = partial(imagined_return, agent, args=args, with_mi=explore and args.mi_weight > 0,
                        optimism=args.optimism if explore else -args.eval_caution, E=E, prune=args.prune)  # fmt: skip
     proposals = int(args.proposal_fraction * args.num_samples)
@@ -874,13 +877,13 @@ def mppi(agent, s, plan, args, explore):
         value, k, z, _ = imagined(start, k.view(H, -1), z.view(H, -1, m))
         # the n best of the new sequences, the proposals and the elites so far [choice], best first
         best_value, elites = torch.cat([value, best_value], dim=1).topk(args.num_elites, dim=1)
-        best_k = torch.cat([k, best_k], dim=2)[:, row, elites]  # (H, E, n)
-        best_z = torch.cat([z, best_z], dim=2)[:, row, elites]  # (H, E, n, m)
+        best_k = torch.cat([k, best_k], dim=2)[:, episode, elites]  # (H, E, n)
+        best_z = torch.cat([z, best_z], dim=2)[:, episode, elites]  # (H, E, n, m)
         weight = torch.softmax(args.mppi_factor * best_value, dim=1)
         plan = refit(plan, best_k, best_z, weight)
     if explore:
-        elite = torch.multinomial(weight.nan_to_num(1.0), 1)  # a NaN would raise here; train() names it
-        k, z = best_k[0, row, elite].squeeze(1), best_z[0, row, elite].squeeze(1)
+        elite = torch.multinomial(weight.nan_to_num(1.0), 1)  # which would raise; with a NaN train() stops
+        k, z = best_k[0, episode, elite].squeeze(1), best_z[0, episode, elite].squeeze(1)
     else:
         k, z = densest_action(best_k[0], best_z[0], weight)
     return k, z, plan, best_value.mean()
@@ -914,16 +917,17 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
             while episodes:
                 plan = until_limit(plan, args.time_limit, step)
                 k, z, plan, _ = mppi(agent, torch.as_tensor(s, device=plan.mean.device), plan, args, explore=False)
-                step, next_states = step + 1, {}  # of the episodes that go on, by their row in the plan
+                step, next_states = step + 1, {}  # of the episodes that go on, by their place in the plan
                 within = step <= np.array(step_limits)
-                for row, (e, *action) in enumerate(zip(episodes, k.tolist(), z.cpu().numpy())):
+                for place, (e, *action) in enumerate(zip(episodes, k.tolist(), z.cpu().numpy())):
                     s_next, r, terminated, truncated, info = envs[e - first].step(tuple(action))
                     results[within, 0, e] += r
                     results[within, 1, e] = info["is_success"]
                     if not (terminated or truncated):
-                        next_states[row] = s_next
-                s, episodes = np.array([*next_states.values()]), [episodes[row] for row in next_states]
-                plan = shift(Plan(*(x[:, [*next_states]] for x in plan)), args.uniform_mix)
+                        next_states[place] = s_next
+                go_on = list(next_states)
+                s, episodes = np.array([*next_states.values()]), [episodes[place] for place in go_on]
+                plan = shift(Plan(*(x[:, go_on] for x in plan)), args.uniform_mix)
     envs[0].close()  # writes the last video
     return results
 
@@ -1165,12 +1169,14 @@ def train(args):
             survival, policy = torch.rand(2) < torch.tensor([args.survival_fraction, args.policy_parameters])
             k, z = random_action(average.module, s_now, survival, policy and uses_policy)
         else:
-            started, plan = time.perf_counter(), until_limit(plan, args.time_limit, episodic_length)
+            started = time.perf_counter()
+            plan = until_limit(plan, args.time_limit, episodic_length)
             k, z, plan, elite_value = plan_in_training(average.module, s_now, plan, args, explore=not greedy)
-            noise = 0.0 if greedy else args.parameter_noise  # drawn even if 0
+            noise = 0.0 if greedy else args.parameter_noise  # if 0 it is drawn as well: random numbers stay in step
             z = (z + noise * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
             stop_unless_finite(global_step, run_dir, {"the value of the elites": elite_value, "the action": z})
-            seconds["plan"], num_plans = seconds["plan"] + time.perf_counter() - started, num_plans + 1
+            seconds["plan"] += time.perf_counter() - started
+            num_plans += 1
             if log_now:
                 entropy = torch.distributions.Categorical(plan.probs[0]).entropy()
                 log({"planner/elite_value": elite_value, "planner/elite_entropy": entropy})
@@ -1220,7 +1226,7 @@ def train(args):
             video_folder = run_dir / f"videos/step_{global_step}" if args.capture_video else None
             returns, successes = evaluate(average.module, args, seeds, video_folder=video_folder)[0]
             stop_unless_finite(global_step, run_dir, {"the evaluation's return": returns.mean()})
-            errors = consistency_error(average.module, args, replay) if average.n_averaged else []  # before updates
+            errors = consistency_error(average.module, args, replay) if average.n_averaged else []  # no update yet
             known = [error for error in errors if error is not None]
             mean_error = np.mean(known) if known else None
             seconds["evaluation"] += time.perf_counter() - started
