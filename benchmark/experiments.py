@@ -40,9 +40,8 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
-# flags of the ablations of Goal and Hard Goal: the defaults of when they were run
+# flags of some ablations of Goal and Hard Goal: the defaults of when they were run
 FORMER = "--optimism 0 --flexibility 0.3 --smoothing-epsilon 0.1"
-FORMER_TASKS = {"goal": FORMER, "hard_goal": FORMER}
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
@@ -59,7 +58,7 @@ EXPERIMENTS = {
         {"never": "--smoothing never", "always": "--smoothing always"}
         | {f"after_{T}": f"--smoothing-start {T}" for T in (0.25, 0.5, 0.75)},
         tasks=("goal", "hard_goal", "catch_point", "hard_move_8"),
-        task_flags=FORMER_TASKS,
+        task_flags={"goal": FORMER, "hard_goal": FORMER},
         shared={"after_0.5": "components/flexplore", "never": "components/no_smoothing"},
     ),
     # lambda, and what f_W sees; without the Wasserstein loss (lambda = 0) it sees nothing
@@ -74,7 +73,7 @@ EXPERIMENTS = {
     "components": Experiment(
         {"flexplore": "", "no_wasserstein": "--flexibility 0", "no_mi": "--mi-weight 0",
          "no_smoothing": "--smoothing never", "no_proposals": "--proposal-fraction 0"},
-        task_flags=FORMER_TASKS | {"hard_move_10": "--total-timesteps 10000 --eval-samples-factor 1"},  # half the steps
+        task_flags={"hard_move_10": "--total-timesteps 10000 --eval-samples-factor 1"},  # half the steps
         shared={"flexplore": "table/flexplore"},
     ),
     # with the paper's mechanisms and without, with our choices and without most of them
@@ -91,7 +90,6 @@ EXPERIMENTS = {
         | {f"mi_alone_{eta}": f"{NO_RANDOM_STEPS} --mi-weight {eta}" for eta in (0.1, 1)},
         tasks=("platform", "goal", "catch_point", "hard_move_4", "hard_move_8"),
         flags="--total-timesteps 2000 --smoothing never --no-anneal-lr --final-eval-episodes 200",
-        task_flags={"goal": FORMER},
         keep_states=True,
     ),
     # how far to plan: shorter runs, 30 to 67 % of the steps
@@ -99,9 +97,8 @@ EXPERIMENTS = {
         {f"H_{H}": f"--horizon {H}" for H in HORIZONS},
         tasks=tuple(HORIZON_STEPS),
         flags="--final-eval-episodes 400",
-        task_flags={
-            task: f"--total-timesteps {n} {FORMER_TASKS.get(task, '')}".strip() for task, n in HORIZON_STEPS.items()
-        },
+        task_flags={task: f"--total-timesteps {n}" for task, n in HORIZON_STEPS.items()}
+        | {"goal": f"--total-timesteps {HORIZON_STEPS['goal']} {FORMER}"},
     ),
 }  # fmt: skip
 
