@@ -153,7 +153,7 @@ def ablations(results):
     smoothed = {task: span([report.final(results.runs("smoothing", task, v))[0].mean() for v in report.SMOOTHING],
                            2 if task == "catch_point" else 1)
                 for task in ("catch_point", "goal", "hard_goal")}  # fmt: skip
-    parts = {v: {task: report.final(results.runs("components", task, v))[0] for task in ("goal",)}
+    parts = {v: {task: report.final(results.runs("components", task, v))[0] for task in ("goal", "hard_goal")}
              for v in report.COMPONENTS}  # fmt: skip
     cells = {v: f"{x.mean():.0f}" for v, x in report.coverages(results, "platform").items()}
     return {
@@ -169,7 +169,7 @@ def ablations(results):
         "Goal {} ± {} instead of {} ± {}": drop["goal"],
         "or never ({} to {}), nor does it on Goal ({} to {}) and Hard Goal ({} to {})":
             smoothed["catch_point"] + smoothed["goal"] + smoothed["hard_goal"],
-        "Goal has {} without it and {} with it":
+        "Goal has {} without it and {} with it, Hard Goal {} and {}":
             numbers([parts[v][task].mean() for task in parts["flexplore"] for v in ("no_smoothing", "flexplore")], 1),
         "On Platform {} and {} % of the cells (without {}, with random steps {})":
             [cells[v] for v in ("mi_alone_0.1", "mi_alone_1", "neither", "without_mi")],
