@@ -867,7 +867,7 @@ def update_policy(agent, optimizer, s, args):
     sequence, and past a known time limit as well: the policies only propose, and the planner ends where it falls.
     """
     given_k = torch.randint(agent.parameter_mask.shape[0], (args.policy_horizon, len(s)), device=s.device)
-    given_k[:, ::2] = -1  # from every other state pi_beta's; the random ones teach p_theta what it avoids [choice]
+    given_k[:, ::2] = -1  # pi_beta's, from every other state; random ones teach p_theta what pi_beta avoids [choice]
     value, _, _, r_aux = imagined_return(agent, s, given_k, None, args, with_mi=args.mi_weight > 0)
     loss = -(value / agent.reward_scale).mean()  # in units of the typical reward again
     optimizer.zero_grad()
@@ -881,7 +881,7 @@ def update_policy(agent, optimizer, s, args):
 
 @torch.no_grad()
 def consistency_error(agent, args, replay):
-    """Open-loop error at depth 1 ... --horizon, RMS in units of scale; None where no held-out episode goes on."""
+    """Open-loop error at depth 1 ... --horizon, RMS in units of scale; None past the end of all held-out episodes."""
     tau = replay.segment(replay.held_out, args.horizon)
     states, _ = roll(agent, tau.s[0], tau.k, tau.z)
     error = (torch.stack(states[1:]) - tau.s_next) / agent.dynamics.scale
@@ -1008,7 +1008,7 @@ def mppi(agent, s, plan, args, explore):
         weight = torch.softmax(args.mppi_factor * best_value, dim=1)
         plan = refit(plan, best_k, best_z, weight)
     if explore:
-        elite = torch.multinomial(weight.nan_to_num(1.0), 1)  # which would raise; with a NaN train() stops
+        elite = torch.multinomial(weight.nan_to_num(1.0), 1)  # a NaN would raise here; train() stops at it
         k, z = best_k[0, episode, elite].squeeze(1), best_z[0, episode, elite].squeeze(1)
     else:
         k, z = densest_action(best_k[0], best_z[0], weight)
@@ -1352,7 +1352,7 @@ def train(args):
             video_folder = run_dir / f"videos/step_{global_step}" if args.capture_video else None
             returns, successes = evaluate(average.module, args, seeds, video_folder=video_folder)[0]
             stop_unless_finite(global_step, run_dir, {"the evaluation's return": returns.mean()})
-            errors = consistency_error(average.module, args, replay) if average.n_averaged else []  # no update yet
+            errors = consistency_error(average.module, args, replay) if average.n_averaged else []  # none in warm-up
             known = [error for error in errors if error is not None]
             mean_error = np.mean(known) if known else None
             seconds["evaluation"] += time.perf_counter() - started

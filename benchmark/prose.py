@@ -72,7 +72,7 @@ def table(results):
     ours, ablated = returns["flexplore"], returns["dlpa_like"]
     missing = {task: t.limit[1] - ours[task] for task, t in TASKS.items()}
     missing_here = {task: report.limit_here(task, report.goal.FINAL_SEEDS[:1000])[0] - here["flexplore"][task]
-                    for task in ("catch_point", *MOVES)}  # fmt: skip
+                    for task in MOVES}  # fmt: skip
     above = {task: ours[task] - t.published_return[0] for task, t in TASKS.items()}
     wins = {task: percents(report.improvement(*(here[v][task][:, None] for v in NAMES))) for task in TASKS}
     errors = {task: np.max([report.starts_errors(task, runs[v][task]) for v in NAMES], axis=0)

@@ -705,7 +705,8 @@ if __name__ == "__main__":
     results = Results(args.results)
     plots.draw(results, args.results.parent / "figures")
     if args.results == RESULTS:
+        phrases = prose.phrases(results)
         for document in DOCUMENTS:
-            document.write_text(prose.fill(regenerate(document.read_text(), results), prose.phrases(results)))
+            document.write_text(prose.fill(regenerate(document.read_text(), results), phrases))
     else:
         print("\n\n".join(section(results, name) for name in ("table", *ABLATIONS) if results.tasks(name)))
