@@ -7,9 +7,9 @@
 FLEXplore (arXiv 2501.02774) is model-based reinforcement learning for parameterized actions: in state s choose a
 discrete action k and its continuous parameters z. It learns a "loose yet flexible" model of the environment with a
 Wasserstein loss, smooths the learned reward, pays a mutual-information bonus for exploration, and acts by planning
-through the model (MPPI, as DLPA does, the ICML 2024 method that it builds on). Written from a summary of the paper,
-which is what "the paper" means here, not from its code. Choices that it leaves open are marked [choice]; README.md has
-their measurements. Where a setting says "0 is the paper" (or 1, or False), this value switches off what we added.
+through the model (MPPI, as DLPA does, the ICML 2024 method that it builds on). Written from a summary of the paper
+("the paper" below), not from its code. Choices that the paper leaves open are marked [choice]; README.md has their
+measurements. Where a setting says "0 is the paper" (or 1, or False), this value switches off what we added.
 
     python flexplore_platform.py --seed 1
 
@@ -82,7 +82,7 @@ class Args:
     env_source: Literal["inline", "gym-platform"] = "inline"
     """the environment of this file, or the original package (README: "The original gym-platform")"""
     time_limit: int = 0
-    """the environment's time limit in steps, if known (does not set it): plans end there; 0, the paper: unknown"""
+    """the environment's own limit in steps, told to the planner, whose plans then end there; 0, the paper: not told"""
     total_timesteps: int = 2500
     """environment steps of the run"""
     learning_starts: int = 100
@@ -163,7 +163,7 @@ class Args:
     proposal_fraction: float = 0.05
     """sequences that the policy networks propose, once per plan, on top of the N of each iteration; a share of N"""
     prune: bool = False
-    """whether the later actions of a sequence that has probably ended are tried after another; False is the paper"""
+    """whether a sequence that has probably ended goes on from where another is; False, the paper: its rest is lost"""
     hold_fraction: float = 0.0
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
     eval_samples_factor: int = 1
@@ -381,11 +381,11 @@ def make_env(args, render_mode=None):
 #       |s^ - s|, --dynamics-error), f_W ascends L_ex; R_psi and C_omega descend their errors, after T also L_smt
 #   update_policy, every --policy-frequency steps: pi_beta and p_theta ascend the imagined return
 #
-# Shapes: d state size, K discrete actions, m = max(1, m_k) parameters (0 where k lacks them), L steps imagined,
-# B batch, N sequences, n elites, E episodes planned at once, R rows (but R(s): the reward), S sequences per episode,
-# M networks for R_psi and C_omega. Time first: (H, B, ...), but M before it. H: steps of a plan (--horizon; in
+# Shapes: d state size, K discrete actions, m = max(1, m_0, m_1, ...) parameters (0 where k lacks them), L steps
+# imagined, B batch, N sequences, n elites, E episodes planned at once, R rows (but R(s): the reward), S sequences per
+# episode, M networks for R_psi and C_omega. Time first: (H, B, ...), but M before it. H: steps of a plan (--horizon; in
 # evaluation plus --eval-extra-steps; fewer near a known time limit), or of replayed segments (the lesser of --horizon
-# and --model-horizon). L is H in mppi, --policy-horizon in update_policy.
+# and --model-horizon; --horizon in consistency_error). L is H in mppi and roll, --policy-horizon in update_policy.
 # s^: predicted, s~: perturbed; tau: replayed segments, w_i their mask; R0, R1: reward of a step that goes on, or that
 # terminates; r_aux: MI reward; T, without phi: the step from which on the reward is smoothed.
 # k is an index; where pi_beta needs gradients, a one-hot. Numbers that are literals or defaults of a function's
@@ -432,7 +432,7 @@ class HybridMLP(nn.Module):
 class Dynamics(HybridMLP):
     """T_phi(s'|s,k,z): a diagonal Gaussian with mean s + scale * network [choice] and std scale * exp(log_std).
 
-    Everything is rolled by the mean; only r_aux, the MI reward, uses the std.
+    Everything is rolled by the mean; the std is learned for r_aux, the MI reward, alone.
     """
 
     def __init__(self, d, K, m, args):
@@ -467,7 +467,7 @@ class Discriminator(nn.Module):
             h = self.first(s_next / scale)
         else:
             h = self.first((s_next - s) / scale) + self.condition(torch.cat([s, z], dim=-1)) + self.condition_k(k)
-        return self.out(self.second(h.abs()).abs()).squeeze(-1)  # |x| keeps the norm of gradients: slope 1 or -1
+        return self.out(self.second(h.abs()).abs()).squeeze(-1)  # |x|, slope 1 or -1, keeps the norm [choice]
 
 
 class Agent(nn.Module):
@@ -595,8 +595,8 @@ def imagine(agent, s, k, z, E, prune, predict, last):
     """Go L steps from s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m) -> Imagined.
 
     Where z is None p_theta chooses it, and pi_beta chooses k where the given one is -1; ks are then (R, K) where
-    gradients are needed. last: predict where the last step leads, too. predict: reward_and_continuation or
-    of_each_network, which pruning asks for r and c on the way; a row is alive with the chance prod_j c_j.
+    gradients are needed. last: ask T_phi where the last step leads, too. predict: of_each_network or
+    reward_and_continuation, which gives pruning r and c on the way; a row is alive with the chance prod_j c_j.
     """
     L, R, alive, x = len(k), len(s), 1.0, Imagined(*([] for _ in Imagined._fields))
     for i in range(L):
@@ -811,7 +811,7 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
         if smooth:
             loss = loss + losses["losses/smoothing"]
     optimizers["model"].zero_grad(), optimizers["discriminator"].zero_grad()
-    loss.backward()  # one pass for both players: f_W's optimizer ascends the lambda L_ex that T_phi's descends
+    loss.backward()  # one pass for both [choice]: f_W's optimizer ascends the lambda L_ex that T_phi's descends
     optimizers["model"].step(), optimizers["discriminator"].step()
     return losses
 
@@ -819,8 +819,8 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
 def update_policy(agent, optimizer, s, args):
     """One step of pi_beta and p_theta up the imagined return from s (B, d), the model frozen (section V) -> losses.
 
-    The gradient goes through the model, and through log p_theta in r_aux. Without pruning, as a gradient follows one
-    sequence, and past a known time limit as well: the policies only propose, and the planner ends where it falls.
+    The gradient goes through the model, and through log p_theta in r_aux. Sequences are neither pruned (a gradient
+    follows one) nor cut at a known time limit: the policies only propose, it is the planner that cuts its plans.
     """
     given_k = torch.randint(agent.parameter_mask.shape[0], (args.policy_horizon, len(s)), device=s.device)
     given_k[:, ::2] = -1  # pi_beta's, from every other state; random ones teach p_theta what pi_beta avoids [choice]
@@ -886,8 +886,8 @@ def sample_sequences(agent, plan, N, hold_fraction):
 def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
     """MPPI's update: fit `plan` to elites k (H, E, n), z (H, E, n, m) of weight (E, n), sum 1.
 
-    Modified, by DLPA, to a Gaussian for each k, fitted to the elites that chose k; if none did it stays, if one did
-    only its mean moves. momentum: what probs and mean keep of the plan before.
+    Modified, by DLPA, to a Gaussian for each k, fitted to the elites that chose k; [choice] if none did it stays, if
+    one did only its mean moves. momentum: what probs and mean keep of the plan before.
     """
     weight, index = weight.clamp(min=1e-30).expand(k.shape), k.unsqueeze(3).expand(z.shape)  # no 0 / 0 in share
     count = torch.zeros_like(plan.probs).scatter_add_(2, k, torch.ones_like(weight)).unsqueeze(3)
@@ -937,15 +937,15 @@ def random_action(agent, s, survival, policy, candidates=64):
 def mppi(agent, s, plan, args, explore):
     """Plan from states s (E, d), starting at `plan` -> k (E,), z (E, m), the refitted plan, mean value of the elites.
 
-    Exploring, imagined returns include the MI reward and --optimism, and the action is an elite's, drawn by weight;
-    else they are less --eval-caution, and it is where the elites' first actions are densest [choice].
+    explore: imagined returns include the MI reward and --optimism, and the action is an elite's, drawn by weight; else
+    they are lowered by --eval-caution, and the action is where the elites' first ones are densest [choice].
     """
     H, E, _, m = plan.mean.shape
     episode = torch.arange(E, device=s.device)[:, None]
     imagined = partial(imagined_return, agent, args=args, with_mi=explore and args.mi_weight > 0,
                        optimism=args.optimism if explore else -args.eval_caution, E=E, prune=args.prune)  # fmt: skip
     proposals = int(args.proposal_fraction * args.num_samples)
-    # the best so far: nothing, then the proposals, then the elites
+    # the best so far: nothing, then the proposals (once per plan, on top of the N [choice]), then the elites
     best_k, best_z, best_value = s.new_zeros(H, E, 0).long(), s.new_zeros(H, E, 0, m), s.new_zeros(E, 0)
     if proposals > 0:
         given_k = draw(plan.probs, proposals)
@@ -985,7 +985,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
     args = replace(args, num_samples=N)  # a wider search than in training [choice]; mppi takes H from the plan
     results = np.zeros((len(step_limits), 2, len(seeds)))
-    side_by_side = min(len(seeds), max(1, 4096 // N))  # they share the planner's noise, so returns depend on it
+    side_by_side = min(len(seeds), max(1, 4096 // N))  # draws are in one order for all, so returns depend on it
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
@@ -999,16 +999,15 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
             while episodes:
                 plan = until_limit(plan, args.time_limit, step)
                 k, z, plan, _ = mppi(agent, torch.as_tensor(s, device=plan.mean.device), plan, args, explore=False)
-                step, next_states = step + 1, {}  # of the episodes that go on, by their place in the plan
+                step, go_on, s = step + 1, [], []  # places in the plan and states of the episodes that go on
                 within = step <= np.array(step_limits)
-                for place, (e, *action) in enumerate(zip(episodes, k.tolist(), z.cpu().numpy())):
-                    s_next, r, terminated, truncated, info = envs[e - first].step(tuple(action))
+                for place, (e, k_e, z_e) in enumerate(zip(episodes, k.tolist(), z.cpu().numpy())):
+                    s_next, r, terminated, truncated, info = envs[e - first].step((k_e, z_e))
                     results[within, 0, e] += r
                     results[within, 1, e] = info["is_success"]
                     if not (terminated or truncated):
-                        next_states[place] = s_next
-                go_on = list(next_states)
-                s, episodes = np.array([*next_states.values()]), [episodes[place] for place in go_on]
+                        go_on.append(place), s.append(s_next)
+                s, episodes = np.array(s), [episodes[place] for place in go_on]
                 plan = shift(Plan(*(x[:, go_on] for x in plan)), args.uniform_mix)
     envs[0].close()  # writes the last video
     return results
@@ -1210,11 +1209,11 @@ def train(args):
             writer.add_scalar(tag, value, global_step)
 
     def save_checkpoint(step):
-        """Called between episodes, when the environment's state is its random generator's, or after the last step.
+        """Called after the last step, or between episodes, when the environment is but its random generator.
 
         Ends the run if interrupted.
         """
-        weights = torch.stack([x.sum() for x in agent.parameters()]).sum()
+        weights = sum(x.sum() for x in agent.parameters())
         stop_unless_finite(step, run_dir, {"the sum of the weights": weights})  # the last checkpoint is a better one
         seconds["total"] = time.perf_counter() - start_time
         write(run_dir / "checkpoint.pt", {
@@ -1254,7 +1253,7 @@ def train(args):
             started = time.perf_counter()
             plan = until_limit(plan, args.time_limit, episodic_length)
             k, z, plan, elite_value = plan_in_training(average.module, s_now, plan, args, explore=not greedy)
-            noise = 0.0 if greedy else args.parameter_noise  # if 0 it is drawn as well: random numbers stay in step
+            noise = 0.0 if greedy else args.parameter_noise  # 0 is drawn as well: later draws stay the same
             z = (z + noise * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
             stop_unless_finite(global_step, run_dir, {"the value of the elites": elite_value, "the action": z})
             seconds["plan"] += time.perf_counter() - started

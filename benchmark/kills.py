@@ -99,8 +99,9 @@ if __name__ == "__main__":
             if record:
                 records.append(record)
                 progress.update()
-    provenance = {name: undisturbed["platform"][name] for name in ("hardware", "versions", "commit")}
-    summary = {"runs": len(records), "kills": len(records), "identical": sum(r["identical"] for r in records),
+    provenance = {name: undisturbed["platform"][name] for name in ("hardware", "versions")}
+    provenance["commit"] = {script: result["commit"] for script, result in undisturbed.items()}
+    summary = {"kills": len(records), "identical": sum(r["identical"] for r in records),
                "corrupt_files": sum(len(r["corrupt"]) for r in records)}  # fmt: skip
     print(summary)
     path = ROOT / "benchmark" / "results" / "kills.json"

@@ -144,7 +144,8 @@ def flexibility(results):
                     runs := results.runs("flexibility", task, flexibility_variant(kind, x))
                 ):
                     continue
-                errors, returns = [consistency_error(run) for run in runs], final(runs)[0]
+                errors, returns = np.array([consistency_error(run) for run in runs]), final(runs)[0]
+                errors, returns = errors[~np.isnan(errors)], returns[~np.isnan(errors)]
                 label = f"λ = {x}" + f", {kind}" * (x != "0")
                 ax.plot(errors, returns, marker, color=colour, alpha=0.3, markersize=4)
                 ax.plot(np.mean(errors), np.mean(returns), marker, color=colour, markersize=8, label=label)
@@ -211,8 +212,9 @@ def exploration(results):
         if not shown:
             continue
         names, first = zip(*shown)
-        points, rewards = coordinates(task, first), [run["r"] for run in first]
-        if task not in PLANE:
+        if task in PLANE:
+            points, rewards = coordinates(task, first), [run["r"] for run in first]
+        else:
             points, rewards = embedding(first)
         for ax, p, r, name in zip(pictures, points, rewards, names):
             good = r >= np.quantile(np.concatenate(rewards), 0.9)

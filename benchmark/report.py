@@ -76,6 +76,8 @@ COMPONENTS = {"flexplore": "all", "no_wasserstein": "no Wasserstein loss", "no_m
               "no_smoothing": "no smoothing", "no_proposals": "no proposals"}  # fmt: skip
 CHOICES = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like",
            "plain": "FLEXplore, plain", "plain_dlpa_like": "DLPA-like, plain"}  # fmt: skip
+# flags that are younger than some results: what they are where a result lacks them
+YOUNGER = {"frequencies": 0, "greedy_fraction": 0.0, "dynamics_error": "squared", "optimism": 0.0}
 # flags in which the runs of a variant may differ
 UNRELATED = "seed", "track", "wandb_project_name", "wandb_entity", "capture_video", "save_model", "checkpoint_frequency"
 SMOOTHING = {"always": "always", "after_0.25": "T = 0.25", "after_0.5": "T = 0.5", "after_0.75": "T = 0.75",
@@ -86,6 +88,12 @@ EXPLORATION = {"with_mi": "MI reward and random steps", "without_mi": "random st
 
 
 # --------------------------------------------------------------------------------------------------- stored results
+
+
+def differences(x, y):
+    """The flags in which the `args` of two results differ, but for those that change no number."""
+    x, y = YOUNGER | x, YOUNGER | y
+    return [n for n in sorted(x.keys() | y.keys()) if n not in UNRELATED and (n not in x or n not in y or x[n] != y[n])]
 
 
 class Results:
@@ -109,10 +117,15 @@ class Results:
             paths = self.paths(*key)
             self.loaded[key] = runs = [json.loads(path.read_text()) for path in paths.values()]
             for path, run in zip(paths.values(), runs):
-                first = runs[0]["args"]
-                if other := [n for n, x in run["args"].items() if n not in UNRELATED and first.get(n, x) != x]:
+                if other := differences(runs[0]["args"], run["args"]):
                     sys.exit(f"error: {path} and the variant's first seed differ in {', '.join(other)}")
         return self.loaded[key]
+
+    def missing(self):
+        """Experiment, task and variant of all that has not a run of every seed."""
+        return [(name, task, variant) for name, experiment in EXPERIMENTS.items() for task in experiment.tasks
+                for variant in experiment.variants
+                if not {*experiment.seeds} <= {*self.paths(name, task, variant)}]  # fmt: skip
 
     def tasks(self, experiment):
         """The tasks of which `experiment` itself has results."""
@@ -130,10 +143,10 @@ def final(runs, key="final"):
 
 
 @cache
-def goal_start_y():
-    """The y of the player at the starts of the final evaluation of Goal and Hard Goal, in metres."""
+def goal_start_y(n=1000):
+    """The y of the player at the n starts of the final evaluation of Goal and Hard Goal, in metres."""
     env = goal.GoalEnv()
-    return np.array([(env.reset(seed=seed), env.player.y)[1] for seed in goal.FINAL_SEEDS[:1000]])
+    return np.array([(env.reset(seed=seed), env.player.y)[1] for seed in goal.FINAL_SEEDS[:n]])
 
 
 @cache
@@ -159,7 +172,7 @@ def over_all_starts(task, run, entry="final"):
     if task == "platform":
         return return_and_percent(result)
     returns = np.array(result["returns"])
-    stratum = np.digitize(goal_start_y()[: len(returns)], EDGES)
+    stratum = np.digitize(goal_start_y(len(returns)), EDGES)
     values = np.stack([returns, 100.0 * (returns == goal.GoalEnv.GOAL_REWARD)])
     return np.average(values, axis=1, weights=1 / np.bincount(stratum)[stratum])
 
@@ -176,7 +189,7 @@ def starts_errors(task, runs):
         seeds = goal.FINAL_SEEDS[: len(returns)]
         explained = limits.limit(task, limits.starts(limits.ENVIRONMENTS[task], seeds))[0]
     else:
-        stratum = np.digitize(goal_start_y()[: len(returns)], EDGES)
+        stratum = np.digitize(goal_start_y(len(returns)), EDGES)
         explained = (np.bincount(stratum, returns) / np.bincount(stratum).clip(min=1))[stratum]
     return [x.std() / len(x) ** 0.5 for x in (returns, returns - explained)]
 
@@ -348,7 +361,8 @@ def table(results):
     final_rows, published_rows, effort_rows, rows_25, errors, shifts = [], [], [], [], [], {}
     for task, variant, runs in rows_of(results, "table"):
         t, d, (returns, success) = TASKS[task], digits(task), final(runs)
-        here, everywhere = limit_here(task, goal.FINAL_SEEDS[:1000]), all_starts(task, runs)
+        seeds = goal.FINAL_SEEDS[: runs[0]["final"]["episodes"]]
+        here, everywhere = limit_here(task, seeds), all_starts(task, runs)
         middle, low, high = iqm(returns[:, None])
         name, several = [t.title, NAMES[variant]], len(runs) > 1
         final_rows.append([
@@ -379,7 +393,7 @@ def table(results):
         ])  # fmt: skip
         if "final_25" in runs[0]:
             returns, success = final(runs, "final_25")
-            here = limit_here(task, goal.FINAL_SEEDS[:1000], "final_25")
+            here = limit_here(task, seeds, "final_25")
             rows_25.append([
                 *name, mean_and_std(returns, d), mean_and_std(success, 1, "%"), pair(here, d),
                 pair(all_starts(task, runs, "final_25").mean(axis=1), d),
@@ -387,12 +401,12 @@ def table(results):
             ])  # fmt: skip
     if not final_rows:
         return "Not run yet."
-    tables = ["From these 1,000 starts:"]
+    tables = [f"From these {len(seeds):,} starts:"]
     tables.append(markdown(["task", "variant", "return", "IQM, 95 %", "success", "limit"], final_rows))
     header = ["task", "variant", "return", "success", "return of each seed", "score", "limit", "published"]
     tables += ["Over all starts:", markdown(header, published_rows)]
-    tables.append(f"Standard errors of these mean returns that are due to the starts (from the 1,000 / over all): "
-                  f"{'; '.join(errors)}.")  # fmt: skip
+    tables.append(f"Standard errors of these mean returns that are due to the starts (from the {len(seeds):,} / over "
+                  f"all): {'; '.join(errors)}.")  # fmt: skip
     if overall := all_tasks(results, "table", NAMES):
         tables.append(overall)
     header = ["task", "variant", "steps", "seeds", "return of each seed", "minutes (evaluation)"]
@@ -702,10 +716,14 @@ if __name__ == "__main__":
     import prose
 
     args = tyro.cli(Args)
-    results = Results(args.results)
-    plots.draw(results, args.results.parent / "figures")
-    if args.results == RESULTS:
-        phrases = prose.phrases(results)
+    results = Results(args.results.resolve())
+    if not any(map(results.tasks, EXPERIMENTS)):
+        sys.exit(f"error: --results must be a directory with results of experiments, not {args.results}")
+    plots.draw(results, results.root.parent / "figures")
+    if results.root == RESULTS:
+        if missing := results.missing():
+            print(f"numbers in the prose are left as they are: there are not all runs of {'/'.join(missing[0])}")
+        phrases = {} if missing else prose.phrases(results)
         for document in DOCUMENTS:
             document.write_text(prose.fill(regenerate(document.read_text(), results), phrases))
     else:

@@ -5,7 +5,7 @@
 
 Results: benchmark/results/<experiment>/<task>/<variant>/seed_<n>.json; what is there is not run again, and
 runs with the same flags are stored once (experiments.home). A run that was cut off goes on from its checkpoint in
-benchmark/runs/, so a stopped experiment is taken up by the same command.
+benchmark/runs/, so a stopped experiment is taken up by the same command; a result that is removed is run anew.
 """
 
 import fcntl
@@ -133,6 +133,8 @@ class Run:
         temporary = self.result.with_suffix(".tmp")
         temporary.write_bytes((run_dir / "result.json").read_bytes())
         os.replace(temporary, self.result)
+        shutil.rmtree(self.folder / "stored", ignore_errors=True)
+        (self.folder / "runs").rename(self.folder / "stored")  # not to be stored again, should the result be removed
 
     def checkpoint(self):
         if self.process:
@@ -142,12 +144,12 @@ class Run:
         return submitit.helpers.DelayedSubmission(replace(self))
 
     def progress(self):
-        """Of the latest evaluation: share of the steps done, and seconds taken."""
+        """By the latest evaluation: seconds taken, and whole_seconds; 0 and None before it."""
         run_dir = self.last(lambda run_dir: (run_dir / "result.json").exists())
         if run_dir is None:
-            return 0.0, 0.0
+            return 0.0, None
         result = json.loads((run_dir / "result.json").read_text())
-        return result["curve"][-1]["step"] / result["total_timesteps"], result["wall_seconds"]
+        return result["wall_seconds"], whole_seconds(result)
 
 
 def plan(args):
@@ -224,6 +226,13 @@ class Queue:
         return not self.slurm or (self.states or {}).get(job.job_id) == "RUNNING"
 
 
+def whole_seconds(result):
+    """Estimate of what a run takes, the final evaluation included, whose episodes cost what those on the way did."""
+    args, share = result["args"], result["curve"][-1]["step"] / result["total_timesteps"]
+    per_episode = result["evaluation_seconds"] / (len(result["curve"]) * args["eval_episodes"])
+    return result["wall_seconds"] / share + per_episode * args["final_eval_episodes"]
+
+
 def seconds_per_run(runs):
     """What a run of each task takes: the mean of its stored results, of the same experiment if there are any."""
     seconds = {}
@@ -232,7 +241,7 @@ def seconds_per_run(runs):
         results = run.result.parents[3]
         if task not in seconds:
             paths = [*results.glob(f"{experiment}/{task}/*/*.json")] or [*results.glob(f"*/{task}/*/*.json")]
-            seconds[task] = statistics.mean(json.loads(p.read_text())["wall_seconds"] for p in paths) if paths else None
+            seconds[task] = statistics.mean(whole_seconds(json.loads(p.read_text())) for p in paths) if paths else None
     return seconds
 
 
@@ -240,11 +249,11 @@ def time_left(jobs, waiting, at_a_time):
     """Hours and minutes until all runs are over, as text; "?" while nothing is known of a task."""
     seconds, left = seconds_per_run([*jobs, *waiting]), []
     for run in [*jobs, *waiting]:
-        share, taken = run.progress()
-        whole = taken / share if share else seconds[run.name.split("/")[1]]
+        taken, whole = run.progress()
+        whole = whole or seconds[run.name.split("/")[1]]
         if whole is None:
             return "?"
-        left.append(whole * (1 - share))
+        left.append(whole - taken)
     minutes = max(sum(left) / at_a_time, max(left, default=0)) / 60
     return f"{int(minutes // 60)} h {int(minutes % 60):02} min"
 
@@ -261,6 +270,8 @@ def show_failures(failed):
 
 def main(args):
     """Run everything; the exit status is 1 if something failed."""
+    if args.workers is not None and args.workers < 1:
+        sys.exit(f"error: --workers must be at least 1, not {args.workers}")
     runs = plan(args)
     waiting = [run for run in runs if not run.result.exists()]
     waiting.sort(key=lambda run: not run.folder.exists())  # first what was begun

@@ -87,7 +87,8 @@ class Subject:
         agent.dynamics.scale.copy_(change), agent.reward_scale.copy_(reward)
         if args.clip_reward:
             agent.reward_range.copy_(reward_range / reward)
-        tau = replay.sample(args.batch_size, args.model_horizon)
+        model_horizon = min(args.model_horizon, args.horizon)
+        tau = replay.sample(args.batch_size, model_horizon)
         N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps  # as in evaluate()
         self.side_by_side = max(1, 4096 // N)
         # as in train(), where each is compiled for one shape (mppi also for the shorter plans before a time limit)
@@ -95,12 +96,12 @@ class Subject:
         update = partial(compiled(script.update_model), agent, optimizers, args=args, smooth=False, diagnose=False)
         update_policy = partial(compiled(script.update_policy), agent, policy_optimizer)
         self.calls = {
-            "update": lambda: update(tau=replay.sample(args.batch_size, args.model_horizon)),
+            "update": lambda: update(tau=replay.sample(args.batch_size, model_horizon)),
             "policy": lambda: update_policy(tau.s[0], args),
             "averaging": lambda: average.update_parameters(agent),
             "environment": self.random_step,
         }
-        if args.mi_weight == 0 and int(args.proposal_fraction * args.num_samples) == 0:
+        if args.mi_weight == 0 and args.proposal_fraction == 0:
             del self.calls["policy"]  # as in train()
         searching = replace(args, num_samples=N)
         plan = script.initial_plan(args.horizon, 1, agent)
@@ -114,7 +115,7 @@ class Subject:
         self.checkpoint = Path(self.folder.name) / "checkpoint.pt"
         self.calls["checkpoint"] = lambda: script.write(self.checkpoint, {
             "learning": {name: part.state_dict() for name, part in learning.items()}, "replay": full})  # fmt: skip
-        rows = args.num_samples, args.model_horizon * args.batch_size, args.hidden_size
+        rows = args.num_samples, model_horizon * args.batch_size, args.hidden_size
         x, y, w = (torch.randn(n, args.hidden_size, device=device) for n in rows)
         for product, a, b in (("mm_plan", x, w), ("mm_update", y, w), ("mm_gradient", y.T, y)):
             self.calls[product] = partial(torch.mm, a, b, out=a @ b)
@@ -236,7 +237,6 @@ if __name__ == "__main__":
         sys.exit("error: --cuda must be left out with --peer or --compile, or where PyTorch finds no CUDA device")
     sys.path.insert(0, str(ROOT))
     importlib.import_module("flexplore_platform").configure_torch()
-    torch.utils.deterministic.fill_uninitialized_memory = False
     subjects, peers, calls = {name: Subject(name) for name in SCRIPTS}, {}, {}
     if args.cuda:
         subjects |= {f"{name}, GPU": Subject(name, cuda=True) for name in SCRIPTS}
@@ -255,6 +255,7 @@ if __name__ == "__main__":
             subjects[f"{task}, DLPA's work, compiled"] = Subject(task, compile=True, **work)
     seconds = measure({name: subject.calls for name, subject in subjects.items()} | calls, args.rounds)
     result = {"rounds": args.rounds} | [*subjects.values()][-1].provenance
+    result["commit"] = {name: subjects[name].provenance["commit"] for name in SCRIPTS}
     result |= {name: subject.summary(seconds[name]) for name, subject in subjects.items()}
     columns = "plan update policy averaging environment evaluation checkpoint".split()
     times = [[name, *(result[name]["ms"].get(x, "-") for x in columns), f"{result[name]['checkpoint_share']:.2%}",

@@ -29,7 +29,7 @@ import plots  # noqa: E402
 import prose  # noqa: E402
 import report  # noqa: E402
 import run as launcher  # noqa: E402
-from experiments import EXPERIMENTS, PLAIN, home  # noqa: E402
+from experiments import DLPA_LIKE, EXPERIMENTS, PLAIN, home  # noqa: E402
 from rliable import metrics  # noqa: E402
 from run import Args, plan  # noqa: E402
 
@@ -67,8 +67,20 @@ def test_run_refuses_what_an_experiment_lacks(flags, message):
         plan(Args("horizon", **flags))
 
 
-def test_the_readme_names_the_flags_of_plain():
-    assert PLAIN in " ".join((ROOT / "README.md").read_text().replace("\\\n", "").split())
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_stored_runs_have_the_flags_of_their_experiment(name):
+    results, gone = report.Results(), {"random_spread"}  # a flag that no script has any more; it was 0, so off
+    for task in EXPERIMENTS[name].tasks:
+        for variant in EXPERIMENTS[name].variants:
+            for run in results.runs(name, task, variant):
+                args = {n: x for n, x in vars(args_of(name, task, variant)).items() if n not in ("resume", "evaluate")}
+                assert set(report.differences(args, run["args"])) <= gone
+                assert run["args"].get("random_spread", 0) == 0
+
+
+def test_the_readme_names_the_flags_of_plain_and_of_dlpa_like():
+    text = " ".join((ROOT / "README.md").read_text().replace("\\\n", "").split())
+    assert PLAIN in text and f"`{DLPA_LIKE}`" in text
 
 
 # --------------------------------------------------------------------------------------------------------------- runs
@@ -140,11 +152,13 @@ def test_a_stopped_experiment_is_taken_up_and_failures_are_listed(tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 130 and not run.result.exists() and run.is_free()
     assert "interrupted after step" in run.log()
+    (stopped,) = (run.folder / "runs").iterdir()
 
     broken.folder.mkdir(parents=True)
     (broken.folder / "runs").touch()  # where a directory should be
     process = start(tmp_path, seeds=("2", "1"))
     assert process.wait() == 1 and run.is_done_once() and not broken.result.exists()
+    assert [path.name for path in (run.folder / "stored").iterdir()] == [stopped.name]  # the same run went on
     out = (tmp_path / "out.txt").read_text()
     assert "failed: table/catch_point/flexplore/seed_2: " in out and str(broken.folder / "log.txt") in out
 
@@ -160,6 +174,21 @@ def test_a_killed_experiment_does_not_run_twice(tmp_path):
     process.kill(), process.wait()
     assert not run.is_free()  # the run has outlived it
     assert start(tmp_path).wait() == 0 and run.is_done_once()
+
+
+def test_a_result_that_is_removed_is_run_anew(tmp_path):
+    run = launcher.Run("name", [], tmp_path, tmp_path / "results" / "seed_1.json", False)
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    (tmp_path / "runs" / "first" / "result.json").write_text('{"final": 1}')
+    run.store(run.last(run.is_finished))
+    assert run.result.read_text() == '{"final": 1}' and run.last(lambda _: True) is None
+
+
+def test_what_a_whole_run_takes():
+    """Half of it took 50 s, its two evaluations of 10 episodes 4 s: 100 s, and 20 s for the final 100 episodes."""
+    args = {"eval_episodes": 10, "final_eval_episodes": 100}
+    result = {"args": args, "curve": [{"step": 20}, {"step": 40}], "total_timesteps": 80, "wall_seconds": 50.0}
+    assert launcher.whole_seconds(result | {"evaluation_seconds": 4.0}) == pytest.approx(120)
 
 
 @pytest.mark.skipif(not HAS_SLURM, reason="no SLURM; benchmark/README.md says how to set up one node")
@@ -287,9 +316,10 @@ def test_seeds_of_a_variant_may_differ_only_in_what_changes_no_number(tmp_path):
     for seed, changed in (1, {}), (2, {"track": True}):
         (folder / f"seed_{seed}.json").write_text(json.dumps(run | {"args": run["args"] | changed}))
     assert len(report.Results(tmp_path).runs("table", "catch_point", "flexplore")) == 2
-    (folder / "seed_3.json").write_text(json.dumps(run | {"args": run["args"] | {"horizon": 5}}))
-    with pytest.raises(SystemExit, match="differ in horizon"):
-        report.Results(tmp_path).runs("table", "catch_point", "flexplore")
+    for changed, culprit in ({"horizon": 5}, "horizon"), ({"optimism": 1.0}, "optimism"), ({"new": 1}, "new"):
+        (folder / "seed_3.json").write_text(json.dumps(run | {"args": run["args"] | changed}))
+        with pytest.raises(SystemExit, match=f"differ in {culprit}"):
+            report.Results(tmp_path).runs("table", "catch_point", "flexplore")
 
 
 def test_nothing_is_drawn_or_claimed_without_results(tmp_path):
@@ -450,14 +480,13 @@ def test_random_play_is_what_scores_start_from():
 
 def test_curves_end_where_final_evaluations_do():
     """On starts of their own, so only on average, and, where the limit of each start is known, below the limit."""
-    for task in ("catch_point", "hard_move_6", "goal"):
+    for task in ("catch_point", "hard_move_6"):
         runs = report.Results().runs("table", task, "flexplore")
         shift, (returns, success) = report.curve_shift(task, runs), report.all_starts(task, runs)
         ends = np.array([report.return_and_percent(run["curve"][-1]) for run in runs]) + shift
-        assert ends.mean(axis=0) == pytest.approx([returns.mean(), success.mean()], abs=1 if task != "goal" else 1e-9)
-        if task != "goal":
-            highest = max(point["return_mean"] for run in runs for point in run["curve"]) + shift[0]
-            assert highest < report.TASKS[task].limit[1] + 1e-9
+        assert ends.mean(axis=0) == pytest.approx([returns.mean(), success.mean()], abs=1)
+        highest = max(point["return_mean"] for run in runs for point in run["curve"]) + shift[0]
+        assert highest < report.TASKS[task].limit[1] + 1e-9
 
 
 def test_scores():

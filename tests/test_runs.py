@@ -138,12 +138,14 @@ def test_a_nan_in_the_replay_stops_the_run_and_leaves_the_last_checkpoint(monkey
 
 def test_a_video_opens_and_shows_the_episode(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    right = torch.zeros(1).long(), torch.full((1, 1), 0.5)
+    monkeypatch.setattr(flexplore, "mppi", lambda agent, s, plan, *_, **__: (*right, plan, s.sum()))
     flexplore.train(flexplore.Args(**TINY, capture_video=True))
     (path,) = tmp_path.glob("runs/*/videos/step_160/*.mp4")
     with VideoFileClip(str(path)) as video:
         frames = list(video.iter_frames())
     assert len(frames) >= 2 and frames[0].shape == (400, 400, 3)
-    assert abs(frames[0].astype(int) - frames[-1]).max() > 100  # the agent has moved
+    assert abs(frames[0].astype(int) - frames[-1])[32:].max() > 100  # below k and z: the agent has moved
 
 
 def test_tracking_offline(tmp_path):
