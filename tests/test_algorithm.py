@@ -93,6 +93,26 @@ def test_dynamics_loss_by_hand(dynamics_error, expected):
     assert loss.item() == pytest.approx(expected)
 
 
+def test_the_std_of_t_phi_is_learned_by_likelihood_and_learns_alone():
+    """Errors of (2, -1) in units of scale on the first step, sigma 2 everywhere; what follows does not count."""
+    agent, scale = Agent(2, (1, 0), Args()), torch.tensor([0.5, 2.0])
+    agent.dynamics.scale.copy_(scale)
+    for layer in (agent.dynamics.out, agent.dynamics.log_std_out):
+        nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
+    nn.init.constant_(agent.dynamics.log_std_out.bias, math.log(2))
+    s = torch.tensor([0.3, -0.4]).expand(2, 1, 2)
+    s_next = s - scale * torch.tensor([[[2.0, -1.0]], [[7.0, 7.0]]])
+    tau = flexplore.Segment(s, torch.zeros(2, 1).long(), torch.zeros(2, 1, 1), torch.zeros(2, 1), torch.zeros(2, 1),
+                            s_next, torch.ones(2, 1))  # fmt: skip
+    losses = [flexplore.dynamics_loss(agent, tau, torch.ones(2, 1), Args(mi_weight=eta, flexibility=0.0))[0]
+              for eta in (0.1, 0.0)]  # fmt: skip
+    nll = losses[0] - losses[1]
+    assert nll.item() == pytest.approx(0.5 * (2 / 2) ** 2 + 0.5 * (1 / 2) ** 2 + 2 * math.log(2), rel=1e-5)
+    gradients = torch.autograd.grad(nll, parameters := [*agent.dynamics.parameters()], allow_unused=True)
+    moved = {id(p) for p, g in zip(parameters, gradients) if g is not None and g.abs().max() > 1e-6}
+    assert moved <= {*map(id, agent.dynamics.log_std_out.parameters())} and moved
+
+
 def test_outcome_losses_by_hand():
     """R0 = 1 is compared where the episode goes on, R1 = 3 where it ends; real rewards of 2 are 1 in units of 2."""
     agent = Agent(2, (1, 0), Args())
@@ -146,12 +166,15 @@ def test_an_update_of_the_model():
 
 
 def test_held_out_episodes_and_their_error():
-    """The 11th, the 31st, ... Errors of a T_phi that changes nothing, where x grows by 1: 1, 2, and too short for 3."""
+    """The 11th, the 31st, ... Errors of a T_phi that changes nothing, where x grows by 1: 1, 2, and too short for 3.
+
+    The state after a terminating step does not count.
+    """
     agent = Agent(1, (1,), args := Args(horizon=3))
     nn.init.zeros_(agent.dynamics.out.weight), nn.init.zeros_(agent.dynamics.out.bias)
     replay = Replay(capacity=80, d=1, m=1, horizon=3, device="cpu")
     for i in range(80):
-        replay.add([i % 2], 0, torch.zeros(1), 0.0, False, [i % 2 + 1], episode=i // 2)
+        replay.add([i % 2], 0, torch.zeros(1), 0.0, i == 61, [100 if i == 61 else i % 2 + 1], episode=i // 2)
     assert replay.held_out == [20, 21, 60, 61] and len(replay.train) == 76
     assert flexplore.consistency_error(agent, args, replay) == [1, 2, None]
 
@@ -283,6 +306,37 @@ def test_policy_gradients_pass_the_model_and_leave_it_alone():
         assert torch.equal(p, old) is (id(p) not in of_policies)
 
 
+def test_proposals_are_draws_of_the_policies():
+    """k by pi_beta's probabilities unless it is given, a one-hot where gradients are needed; z by p_theta."""
+    agent, given_k = Agent(2, (1, 0, 1), Args()), torch.full((3000,), -1)
+    agent.discrete_policy.forward = lambda s: torch.tensor([0.6, 0.3, 0.1]).log().expand(len(s), 3)
+    agent.parameter_distribution = lambda s, k: (torch.full((len(s), 1), 0.2), torch.full((len(s), 1), -2.0))
+    given_k[:1000] = 2
+    one_hot, _ = agent.propose(torch.zeros(3000, 2), given_k)
+    with torch.no_grad():
+        k, z = agent.propose(torch.zeros(3000, 2), given_k)
+    assert ((one_hot == 0) | (one_hot == 1)).all() and (one_hot.sum(dim=1) == 1).all()
+    for drawn in (k, one_hot.argmax(dim=1)):
+        assert (drawn[:1000] == 2).all()
+        assert (drawn[1000:].bincount() / 2000).tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.04)
+    z = z[k != 1]
+    assert (z.mean().item(), z.std().item()) == (pytest.approx(0.2, abs=0.02), pytest.approx(math.exp(-2), abs=0.02))
+
+
+def test_what_the_policies_maximise():
+    """Three steps of r = 1, a typical reward; every other sequence takes random k, the others pi_beta's."""
+    agent, asked = Agent(2, (1, 1, 1), Args()), []
+    agent.reward_and_continuation = lambda s, k, z, s_next: (1 + 0 * z[:, 0], torch.ones(len(s)))
+    agent.reward_scale.fill_(4.0)
+    agent.propose = lambda s, given_k, propose=agent.propose: asked.append(given_k) or propose(s, given_k)
+    policies = [*agent.discrete_policy.parameters(), *agent.parameter_policy.parameters()]
+    args = Args(gamma=0.9, mi_weight=0.0, policy_horizon=3)
+    losses = flexplore.update_policy(agent, torch.optim.SGD(policies), torch.zeros(60, 2), args)
+    assert losses["losses/policy"].item() == pytest.approx(-(1 + 0.9 + 0.81))
+    given_k = torch.stack(asked)
+    assert (given_k[:, ::2] == -1).all() and (given_k[:, 1::2].flatten().bincount() > 15).all()
+
+
 def test_the_mi_reward_widens_the_parameter_policy():
     """With r_aux alone, -log p_theta(z) asks for a larger sigma, and centring r_aux must not cancel that gradient."""
     agent, args = Agent(3, (1, 1), Args()), Args(mi_weight=1.0)
@@ -346,6 +400,37 @@ def test_mppi_solves_a_hybrid_problem(parameter_sizes, explore):
     assert new_plan.probs[1, 0].argmax() == wanted and new_plan.mean[1, 0, wanted, 0] == pytest.approx(0.3, abs=0.1)
     assert value == pytest.approx((1 + 0.99) / 2, abs=0.02)  # of the elites of both episodes, 0.99 a step away
     assert torch.equal(new_plan.probs.sum(dim=2).round(decimals=4), torch.ones(2, 2))
+
+
+def test_training_acts_by_an_elite_drawn_by_weight():
+    """All sequences are elites, half of them earn 1, half 0, so with a factor of 1 these weigh 1 / e as much."""
+    agent = Agent(1, (0, 0), Args())
+    agent.reward_and_continuation = lambda s, k, z, s_next: ((k == 0).float(), torch.ones(len(s)))
+    args = Args(num_samples=64, num_elites=64, num_iterations=1, mppi_factor=1.0, mi_weight=0.0, proposal_fraction=0.0)
+    k, *_ = flexplore.mppi(agent, torch.zeros(800, 1), flexplore.initial_plan(1, 800, agent), args, explore=True)
+    assert k.float().mean().item() == pytest.approx(1 / (1 + math.e), abs=0.06)
+
+
+def test_evaluation_acts_where_elites_are_densest():
+    """The best elites have z near 0.01, nearly all others, little worse, z = 1."""
+    agent = Agent(1, (1,), Args())
+    agent.reward_and_continuation = lambda s, k, z, s_next: (
+        torch.where((z > 0) & (z < 0.02), 1.01, (z == 1).float())[:, 0], torch.ones(len(s)))  # fmt: skip
+    args = Args(num_samples=1000, num_elites=100, num_iterations=1, mi_weight=0.0, proposal_fraction=0.0)
+    _, z, *_ = flexplore.mppi(agent, torch.zeros(1, 1), flexplore.initial_plan(1, 1, agent), args, explore=False)
+    assert z.item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("iterations, expected", [(1, 1.99), (2, 1.99)])
+def test_no_sequence_is_held_in_the_last_iteration(iterations, expected):
+    """Only first k = 0, then k = 1 pays on both steps, which no sequence that holds one action does."""
+    agent = Agent(1, (0, 0), Args())
+    agent.dynamics.forward = lambda s, k, z: (s - 1, s)
+    agent.reward_and_continuation = lambda s, k, z, s_next: ((k == 2 - s[:, 0]).float(), torch.ones(len(s)))
+    args = Args(num_samples=64, num_elites=2, num_iterations=iterations, hold_fraction=1.0, mi_weight=0.0,
+                proposal_fraction=0.0)  # fmt: skip
+    *_, value = flexplore.mppi(agent, torch.full((1, 1), 2.0), flexplore.initial_plan(2, 1, agent), args, explore=True)
+    assert value.item() == pytest.approx(expected)
 
 
 def test_proposals_find_what_few_samples_miss():
@@ -497,6 +582,24 @@ def test_plans_end_at_a_known_time_limit(monkeypatch, tmp_path):
     assert set(lengths[-30:]) == {3} and remembered() == 72
 
 
+def test_a_plan_goes_on_from_the_last_one(monkeypatch, tmp_path):
+    """Moved by one step, in episodes of 10 steps, of which the first starts anew."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
+    monkeypatch.setattr(flexplore, "random_action", lambda *_, **__: (torch.zeros(1).long(), torch.zeros(1, 1)))
+    monkeypatch.setattr(flexplore, "evaluate", lambda *_, **__: np.zeros((1, 2, 1)))
+    means = []
+
+    def left(agent, s, plan, *_, **__):
+        means.append(plan.mean[:, 0, 0, 0].tolist())
+        mean = torch.tensor([5.0, 6.0, 7.0])[:, None, None, None].expand_as(plan.mean)
+        return torch.zeros(1).long(), torch.zeros(1, 1), plan._replace(mean=mean), s.sum()
+
+    monkeypatch.setattr(flexplore, "mppi", left)
+    flexplore.train(Args(**TINY, random_fraction=0.0, greedy_fraction=0.0))
+    assert means == [[0, 0, 0], *[[6, 7, 0]] * 9] * 4
+
+
 def test_smoothing_the_learning_rate_and_the_weights_that_act(monkeypatch, tmp_path):
     """Steps 41 to 80 of 80: T = 60, the learning rate falls from 40 on, and a moving average of the weights plans."""
     monkeypatch.chdir(tmp_path)
@@ -521,6 +624,24 @@ def test_smoothing_the_learning_rate_and_the_weights_that_act(monkeypatch, tmp_p
     assert smoothed == [False] * 20 + [True] * 20
     assert rates == pytest.approx([1e-3 * (2 - step / 40) for step in range(41, 81)], abs=1e-9)
     assert acting[1:5] == pytest.approx([1, 1.25, 1.6875, 2.265625])  # 3/4 of the former and 1/4 of the new
+
+
+def test_a_run_learns_in_the_units_of_its_replay(monkeypatch, tmp_path):
+    """StubEnv, always right: it changes by 0.2, and the last of six steps earns 1."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
+    right, seen = (torch.ones(1).long(), torch.zeros(1, 1)), []
+
+    def update(agent, *_, **__):
+        seen.append([agent.dynamics.scale.item(), agent.reward_scale.item(), *agent.reward_range.flatten().tolist()])
+        return {}
+
+    monkeypatch.setattr(flexplore, "random_action", lambda *_, **__: right)
+    monkeypatch.setattr(flexplore, "mppi", lambda agent, s, plan, *_, **__: (*right, plan, s.sum()))
+    monkeypatch.setattr(flexplore, "evaluate", lambda *_, **__: np.zeros((1, 2, 1)))
+    monkeypatch.setattr(flexplore, "update_model", update)
+    flexplore.train(Args(**TINY, clip_reward=True, mi_weight=0.0, proposal_fraction=0.0))
+    assert seen[0] == seen[-1] == pytest.approx([0.2, 6**-0.5, 0, 0, 0, 6**0.5])
 
 
 def test_the_share_of_random_steps(monkeypatch, tmp_path):
@@ -631,6 +752,18 @@ def test_evaluation_cut_off_after_fewer_steps(monkeypatch):
     monkeypatch.setattr(flexplore, "mppi", right)  # reaches the end after 5 or 6 steps
     results = flexplore.evaluate(Agent(1, (1, 1), Args()), Args(), range(3), step_limits=(math.inf, 3, 8))
     assert results.tolist() == [[[1] * 3] * 2, [[0] * 3] * 2, [[1] * 3] * 2]
+
+
+def test_evaluation_neither_depends_on_the_random_numbers_of_training_nor_changes_them(monkeypatch):
+    monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
+    args, outcomes = Args(horizon=2, num_samples=4, num_elites=2), []
+    agent = Agent(1, (1, 1), args)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        outcomes.append(flexplore.evaluate(agent, args, range(30)))
+        assert torch.equal(before, torch.get_rng_state())
+    assert (outcomes[0] == outcomes[1]).all() and outcomes[0][0, 0].std() > 0
 
 
 def test_evaluation_searches_more_than_training(monkeypatch):
