@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ for package in ("submitit", "rliable", "matplotlib", "sklearn"):
     pytest.importorskip(package, reason="pip install -r benchmark/requirements.txt")
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
 import ceiling  # noqa: E402
 import limits  # noqa: E402
 import plots  # noqa: E402
@@ -50,12 +50,22 @@ def args_of(name, task, variant):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_scripts_accept_the_flags_of_an_experiment_and_variants_that_share_runs_have_the_same(name):
-    assert set(EXPERIMENTS[name].shared) <= set(EXPERIMENTS[name].variants)
-    for task in EXPERIMENTS[name].tasks:
-        for variant in EXPERIMENTS[name].variants:
-            home_name, home_variant = home(name, task, variant)
-            assert args_of(name, task, variant) == args_of(home_name, task, home_variant)
+def test_the_scripts_accept_the_flags_of_an_experiment_and_its_stored_runs_have_them(name):
+    """And variants that share runs have the same.
+
+    But for a flag that no script has any more, and was off, and for one that says nothing without smoothing.
+    """
+    experiment, results = EXPERIMENTS[name], report.Results()
+    assert set(experiment.shared) <= set(experiment.variants)
+    for task, variant in product(experiment.tasks, experiment.variants):
+        home_name, home_variant = home(name, task, variant)
+        args = args_of(name, task, variant)
+        assert args == args_of(home_name, task, home_variant)
+        flags = {n: x for n, x in vars(args).items() if n not in ("resume", "evaluate")}
+        for run in results.runs(name, task, variant):
+            idle = {"smoothing_epsilon"} if args.smoothing == "never" else set()
+            idle |= {"random_spread"} if run["args"].get("random_spread", 0) == 0 else set()
+            assert set(report.differences(flags, run["args"])) <= idle
 
 
 @pytest.mark.parametrize("flags, message", [
@@ -65,19 +75,6 @@ def test_the_scripts_accept_the_flags_of_an_experiment_and_variants_that_share_r
 def test_run_refuses_what_an_experiment_lacks(flags, message):
     with pytest.raises(SystemExit, match=message):
         plan(Args("horizon", **flags))
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_stored_runs_have_the_flags_of_their_experiment(name):
-    """But for a flag that no script has any more, and was off, and for one that says nothing without smoothing."""
-    results = report.Results()
-    for task in EXPERIMENTS[name].tasks:
-        for variant in EXPERIMENTS[name].variants:
-            for run in results.runs(name, task, variant):
-                args = {n: x for n, x in vars(args_of(name, task, variant)).items() if n not in ("resume", "evaluate")}
-                idle = {"smoothing_epsilon"} if args["smoothing"] == "never" else set()
-                idle |= {"random_spread"} if run["args"].get("random_spread", 0) == 0 else set()
-                assert set(report.differences(args, run["args"])) <= idle
 
 
 def test_the_readme_names_the_flags_of_plain_and_of_dlpa_like():
@@ -311,10 +308,9 @@ def test_every_section_and_phrase_is_in_one_document():
 
 
 def test_seeds_of_a_variant_may_differ_only_in_what_changes_no_number(tmp_path):
-    (path, *_) = (report.RESULTS / "table" / "catch_point" / "flexplore").glob("seed_*.json")
-    folder = tmp_path / "table" / "catch_point" / "flexplore"
+    run = json.loads((report.RESULTS / "table/catch_point/flexplore/seed_1.json").read_text())
+    folder = tmp_path / "table/catch_point/flexplore"
     folder.mkdir(parents=True)
-    run = json.loads(path.read_text())
     for seed, changed in (1, {}), (2, {"track": True}):
         (folder / f"seed_{seed}.json").write_text(json.dumps(run | {"args": run["args"] | changed}))
     assert len(report.Results(tmp_path).runs("table", "catch_point", "flexplore")) == 2
@@ -340,8 +336,8 @@ def test_the_picture_of_exploration_names_the_variant_that_has_runs(tmp_path):
 
 def test_every_experiment_is_reported(tmp_path):
     """On invented results of one task, which differ by seed and variant."""
-    (path, *_) = (report.RESULTS / "table" / "catch_point" / "flexplore").glob("seed_*.json")
-    run, random = json.loads(path.read_text()), np.random.default_rng(0)
+    run = json.loads((report.RESULTS / "table/catch_point/flexplore/seed_1.json").read_text())
+    random = np.random.default_rng(0)
     for point in run["curve"]:
         point["consistency_error_by_depth"] = [0.01] * 11 + [None]
     for name, experiment in EXPERIMENTS.items():
