@@ -40,8 +40,6 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12
-# flags of `smoothing` on Goal and Hard Goal: the defaults of when it was run
-FORMER = "--optimism 0 --flexibility 0.3 --smoothing-epsilon 0.1"
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
@@ -58,7 +56,6 @@ EXPERIMENTS = {
         {"never": "--smoothing never", "always": "--smoothing always"}
         | {f"after_{T}": f"--smoothing-start {T}" for T in (0.25, 0.5, 0.75)},
         tasks=("goal", "hard_goal", "catch_point", "hard_move_8"),
-        task_flags={"goal": FORMER, "hard_goal": FORMER},
         shared={"after_0.5": "components/flexplore", "never": "components/no_smoothing"},
     ),
     # lambda, and what f_W sees; without the Wasserstein loss (lambda = 0) it sees nothing

@@ -116,6 +116,7 @@ def updated(learning_rates=(0.0, 0.0), later=0.0, smooth=False, diagnose=False, 
     torch.manual_seed(0)
     args = Args(horizon=3, mi_weight=0.0, **flags)
     agent, tau = Agent(2, (1, 0), args).eval(), segment(3, 4)  # eval: no further power iteration
+    agent.dynamics.scale.copy_(torch.tensor([0.5, 2.0]))
     tau.same_episode[1:, 0] = 0  # the segment of column 0 ends after one step: nothing of what follows may count
     tau.s[1:, 0], tau.r[1:, 0], tau.s_next[1:, 0] = later, later, later
     tau.terminated[2, 1], tau.s_next[2, 1] = 1, later  # the state after a terminating step may not count
@@ -154,6 +155,13 @@ def test_an_update_of_the_model(outcome_input):
     assert not any(map(torch.allclose, as_is, weights(gamma=0.5)))
     smoothed = weights(smooth=True)
     assert torch.equal(as_is[0], smoothed[0]) and not torch.allclose(as_is[1], smoothed[1])
+
+
+def test_epsilon_is_in_units_of_scale(monkeypatch):
+    seen = []
+    monkeypatch.setattr(flexplore, "smoothing_loss", lambda _, s, epsilon: seen.append(epsilon) or s.new_zeros(2))
+    updated(diagnose=True, smoothing_epsilon=0.1)
+    assert seen[0].tolist() == pytest.approx([0.05, 0.2])
 
 
 def test_held_out_episodes_and_their_error():
