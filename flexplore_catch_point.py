@@ -80,7 +80,7 @@ class Args:
     env_id: Literal["CatchPoint-v0"] = "CatchPoint-v0"
     """the environment"""
     time_limit: int = 25
-    """the environment's own limit in steps, told to the planner, whose plans then end there; 0, the paper: not told"""
+    """the environment's own limit in steps, if told: plans end there, its step is learned; 0, the paper: not told"""
     total_timesteps: int = 3000
     """environment steps of the run"""
     learning_starts: int = 300
@@ -371,6 +371,7 @@ class Discriminator(nn.Module):
 
     [choice] Conditional f_W(s'; s,k,z): the condition enters after the first normalised layer, so f stays 1-Lipschitz
     in s'; its input is s' - s, which loses nothing, as s is in the condition. Marginal f_W(s'): the summary's formula.
+    [choice] |x| as activation: its slope is 1 or -1, so that gradients keep their norm.
     """
 
     def __init__(self, d, K, m, hidden_size, conditional):
@@ -385,7 +386,7 @@ class Discriminator(nn.Module):
             h = self.first(s_next / scale)
         else:
             h = self.first((s_next - s) / scale) + self.condition(torch.cat([s, z], dim=-1)) + self.condition_k(k)
-        return self.out(self.second(h.abs()).abs()).squeeze(-1)  # |x|, slope 1 or -1, keeps the norm [choice]
+        return self.out(self.second(h.abs()).abs()).squeeze(-1)
 
 
 class Agent(nn.Module):
@@ -729,7 +730,7 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
         if smooth:
             loss = loss + losses["losses/smoothing"]
     optimizers["model"].zero_grad(), optimizers["discriminator"].zero_grad()
-    loss.backward()  # one pass for both [choice]: f_W's optimizer ascends the lambda L_ex that T_phi's descends
+    loss.backward()  # one pass for both players [choice]: f_W's optimizer ascends the lambda L_ex of T_phi's
     optimizers["model"].step(), optimizers["discriminator"].step()
     return losses
 
@@ -903,7 +904,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
     args = replace(args, num_samples=N)  # a wider search than in training [choice]; mppi takes H from the plan
     results = np.zeros((len(step_limits), 2, len(seeds)))
-    side_by_side = min(len(seeds), max(1, 4096 // N))  # draws are in one order for all, so returns depend on it
+    side_by_side = min(len(seeds), max(1, 4096 // N))  # on one stream of random numbers: their number matters
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
@@ -1127,7 +1128,7 @@ def train(args):
             writer.add_scalar(tag, value, global_step)
 
     def save_checkpoint(step):
-        """Called after the last step, or between episodes, when the environment is but its random generator.
+        """Called after the last step, or between episodes, when the random generator is all of the environment's state.
 
         Ends the run if interrupted.
         """
@@ -1171,7 +1172,7 @@ def train(args):
             started = time.perf_counter()
             plan = until_limit(plan, args.time_limit, episodic_length)
             k, z, plan, elite_value = plan_in_training(average.module, s_now, plan, args, explore=not greedy)
-            noise = 0.0 if greedy else args.parameter_noise  # 0 is drawn as well: later draws stay the same
+            noise = 0.0 if greedy else args.parameter_noise  # drawn even if 0, as later draws depend on it
             z = (z + noise * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
             stop_unless_finite(global_step, run_dir, {"the value of the elites": elite_value, "the action": z})
             seconds["plan"] += time.perf_counter() - started

@@ -173,7 +173,8 @@ def test_held_out_episodes_and_their_error():
     nn.init.zeros_(agent.dynamics.out.weight), nn.init.zeros_(agent.dynamics.out.bias)
     replay = Replay(capacity=80, d=1, m=1, horizon=3, device="cpu")
     for i in range(80):
-        replay.add([i % 2], 0, torch.zeros(1), 0.0, i == 61, [100 if i == 61 else i % 2 + 1], episode=i // 2)
+        s_next = [i % 2 + 1 if i // 2 in (10, 30) and i != 61 else 100]
+        replay.add([i % 2], 0, torch.zeros(1), 0.0, i == 61, s_next, episode=i // 2)
     assert flexplore.consistency_error(agent, args, replay) == [1, 2, None]
 
 
@@ -443,7 +444,7 @@ def test_pruning_keeps_what_ended_and_lets_every_row_reach_the_last_step():
     assert torch.equal(zs[0, :, :N, 0].flatten(), z[0, :, 0]) and torch.equal(values[:, :N].isfinite(), ended_at_once)
 
 
-@pytest.mark.parametrize("optimism, expected", [(0, [1.99, 2.189]), (-0.5, [1.99, 1.5945])])
+@pytest.mark.parametrize("optimism, expected", [(1, [1.99, 3.378]), (0, [1.99, 2.189]), (-0.5, [1.99, 1.5945])])
 def test_optimism_adds_what_the_networks_disagree_about_and_caution_takes_it_off(optimism, expected):
     """k = 0 earns 1 on each of two steps. k = 1 earns, says one network, 1 and then ends; says the other, 3.378."""
     agent, args = Agent(1, (1, 1), Args()), Args(outcome_networks=2)
@@ -580,7 +581,7 @@ def test_what_a_run_learns_by_and_which_weights_act(train):
 
 
 def test_random_steps_and_greedy_episodes(train, monkeypatch):
-    """Of the 10 steps of an episode random ones are binomial, p = --random-fraction, and so are their kinds.
+    """Of the 10 steps of an episode random ones are binomial, p = --random-fraction; their kinds are as the flags say.
 
     Half of the episodes in the second half of a run are played as in evaluation: without them, noise and MI reward.
     """

@@ -477,7 +477,7 @@ def test_random_play_is_what_scores_start_from():
 
 
 def test_curves_end_where_final_evaluations_do():
-    """On starts of their own, so only on average, and, where the limit of each start is known, below the limit."""
+    """On starts of their own, so only on average, and below the limit."""
     for task in ("catch_point", "hard_move_6"):
         runs = report.Results().runs("table", task, "flexplore")
         shift, (returns, success) = report.curve_shift(task, runs), report.all_starts(task, runs)

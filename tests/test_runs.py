@@ -131,8 +131,8 @@ def test_a_video_opens_and_shows_the_episode(monkeypatch, tmp_path):
     (path,) = tmp_path.glob("runs/*/videos/step_160/*.mp4")
     with VideoFileClip(str(path)) as video:
         frames = list(video.iter_frames())
-    assert len(frames) >= 2 and frames[0].shape == (400, 400, 3)
-    assert abs(frames[0].astype(int) - frames[-1])[32:].max() > 100  # below k and z: the agent has moved
+    assert len(frames) >= 3 and frames[0].shape == (400, 400, 3)
+    assert abs(frames[1].astype(int) - frames[-1])[32:].max() > 100  # both with k, z and force: the agent has moved
 
 
 def test_tracking_offline(tmp_path):
