@@ -911,7 +911,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
     args = replace(args, num_samples=N)  # a wider search than in training [choice]; mppi takes H from the plan
     results = np.zeros((len(step_limits), 2, len(seeds)))
-    side_by_side = min(len(seeds), max(1, 4096 // N))  # on one stream of random numbers: their number matters
+    side_by_side = min(len(seeds), max(1, 4096 // N))  # one stream of noise for all: returns depend on how many
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
