@@ -13,8 +13,8 @@ TASKS = {  # script and flags
 
 @dataclass(frozen=True)
 class Experiment:
-    variants: dict[str, str]
-    """name: flags"""
+    variants: dict[str, str | dict[str, str]]
+    """name: flags, or <task>: flags"""
     tasks: tuple[str, ...] = tuple(TASKS)
     seeds: tuple[int, ...] = (1, 2, 3)
     flags: str = ""
@@ -29,7 +29,9 @@ class Experiment:
 
     def command(self, task, variant):
         """-> the script's name and its flags, but for --seed."""
-        return f"{TASKS[task]} {self.task_flags.get(task, '')} {self.flags} {self.variants[variant]}".split()
+        flags = self.variants[variant]
+        flags = flags[task] if isinstance(flags, dict) else flags
+        return f"{TASKS[task]} {self.task_flags.get(task, '')} {self.flags} {flags}".split()
 
 
 PLAIN = (  # switches most of what goes beyond the paper off, as in the README
@@ -42,6 +44,18 @@ NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those bef
 HORIZONS = 1, 2, 3, 5, 8, 12
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
+
+SWEPT = {  # flag: default on Platform, on Hard Move
+    "num-samples": (256, 512), "num-iterations": (3, 3), "updates-per-step": (6, 2), "batch-size": (128, 128),
+    "hidden-size": (64, 64),
+}  # fmt: skip
+
+
+def swept(flag, word, factor):
+    """A variant of `sweep`, for Experiment.variants."""
+    values = dict(zip(("platform", "hard_move_4"), SWEPT[flag]))
+    return {f"{word}_{flag}": {task: f"--{flag} {int(factor * x)}" for task, x in values.items()}}
+
 
 DLPA_LIKE = "--flexibility 0 --mi-weight 0 --smoothing never --proposal-fraction 0"
 
@@ -95,6 +109,16 @@ EXPERIMENTS = {
         tasks=tuple(HORIZON_STEPS),
         flags="--final-eval-episodes 400",
         task_flags={task: f"--total-timesteps {n}" for task, n in HORIZON_STEPS.items()},
+    ),
+    # sizes by the minutes they need: half and twice of one at a time; on seeds that may choose defaults
+    "sweep": Experiment(
+        {"default": ""}
+        | {k: v for flag in SWEPT for word, factor in (("half", 0.5), ("twice", 2))
+           for k, v in swept(flag, word, factor).items()},
+        tasks=("platform", "hard_move_4"),
+        seeds=(11, 12, 13),
+        flags="--eval-frequency 250 --eval-episodes 50 --final-eval-episodes 200",
+        task_flags={"platform": "--total-timesteps 1500"},
     ),
 }  # fmt: skip
 
