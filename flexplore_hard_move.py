@@ -59,7 +59,7 @@ class Args:
     cuda: bool = False
     """train on a GPU"""
     compile: bool = False
-    """torch.compile planning and updates in training (one to two minutes at the start), as CUDA graphs on a GPU"""
+    """torch.compile planning and updates in training (a minute or two at the start); on a CPU only rounding differs"""
     track: bool = False
     """log to Weights & Biases as well (needs `pip install wandb`)"""
     wandb_project_name: str = "flexplore-baselines"
@@ -296,26 +296,18 @@ def make_env(args, render_mode=None):
 
 
 # ======================================================================================================== ALGO LOGIC
-# From here on the scripts are the same text. The parts of a step of train():
-#
-#   mppi, unless the step is random: pi_beta and p_theta propose sequences of H actions; then, in each iteration, draw N
-#       more from the plan, imagine what they return (imagined_return: R_psi and the MI reward along T_phi) and refit
-#       the plan to the n best so far. Act by the first action of one of them, drawn by weight; greedily, where these
-#       actions are densest
-#   update_model, after warm-up, --updates-per-step times: T_phi descends (1 - lambda) |s^ - s|^2 + lambda L_ex (or
-#       |s^ - s|, --dynamics-error), f_W ascends L_ex; R_psi and C_omega descend their errors, after T also L_smt
-#   update_policy, every --policy-frequency steps: pi_beta and p_theta ascend the imagined return
-#
-# Shapes: d state size, K discrete actions, m = max(1, m_0, m_1, ...) parameters (0 where k lacks them), L steps
-# imagined, B batch, N sequences, n elites, E episodes planned at once, R rows (but R(s): the reward), S sequences per
-# episode, M networks for R_psi and C_omega. Time first: (H, B, ...), but M before it. H: steps of a plan (--horizon; in
-# evaluation plus --eval-extra-steps; fewer near a known time limit), or of replayed segments (the lesser of --horizon
-# and --model-horizon; --horizon in consistency_error). L is H in mppi and roll, --policy-horizon in update_policy.
+# From here on the scripts are the same text. A step of train():
+#   mppi acts, unless the step is random: draw N sequences of H actions from a plan, imagine their returns, refit the
+#       plan to the n best, repeat; pi_beta and p_theta propose some more. Act by the first action of one of the best
+#   update_model: T_phi (next state) and f_W play for L_ex; T_phi, R_psi (reward) and C_omega (from DLPA: the chance c
+#       that the episode goes on) descend their errors, R_psi and C_omega after step T also L_smt
+#   update_policy: pi_beta(k|s) and p_theta(z|s,k) ascend the imagined return
+# Shapes: d state size, K discrete actions, m = max(1, m_0, m_1, ...) parameters (0 where k lacks them), H steps of a
+# plan or of replayed segments, L steps imagined, B batch, N sequences, n elites, E episodes planned at once, S returns
+# of each, R rows (but R(s): the reward), M networks for R_psi and C_omega. Time first: (H, B, ...), but M before it.
 # s^: predicted, s~: perturbed; tau: replayed segments, w_i their mask; R0, R1: reward of a step that goes on, or that
-# terminates; r_aux: MI reward; T, without phi: the step from which on the reward is smoothed.
-# k is an index; where pi_beta needs gradients, a one-hot. Numbers that are literals or defaults of a function's
-# arguments (widths, clips, momentum) have no flag.
-# [choice]: the paper leaves it open, or it goes beyond the paper (README.md). C_omega comes from DLPA.
+# terminates; r_aux: MI reward; k: an index, or where pi_beta needs gradients a one-hot. Literals and defaults of
+# functions' arguments have no flag. [choice]: the paper leaves it open, or it goes beyond the paper (README.md).
 
 
 ACTIVATIONS = {"relu": partial(nn.ReLU, inplace=True), "gelu": nn.GELU}
@@ -330,7 +322,7 @@ def draw(weight, N):
     """N indices into the last dimension of weight (..., W), each with a probability in proportion to it -> (..., N)."""
     cdf = weight.cumsum(dim=-1)
     u = torch.rand(*cdf.shape[:-1], N, device=cdf.device) * cdf[..., -1:]
-    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)  # a NaN's index is out of range; train() then stops
+    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)  # a NaN's would be W; train() stops at the NaN
 
 
 class HybridMLP(nn.Module):
@@ -355,14 +347,11 @@ class HybridMLP(nn.Module):
 
 
 class Dynamics(HybridMLP):
-    """T_phi(s'|s,k,z): a diagonal Gaussian with mean s + scale * network [choice] and std scale * exp(log_std).
-
-    Everything is rolled by the mean; the std is learned for r_aux, the MI reward, alone.
-    """
+    """T_phi(s'|s,k,z): a diagonal Gaussian with mean s + scale * network [choice] and std scale * exp(log_std)."""
 
     def __init__(self, d, K, m, args):
         super().__init__(d, K, m, d, args)
-        self.log_std_out = nn.Linear(args.hidden_size, d)
+        self.log_std_out = nn.Linear(args.hidden_size, d)  # for r_aux alone: states are rolled by the mean
         self.register_buffer("scale", torch.ones(d))  # RMS of each state dimension's one-step change, at least 0.01
 
     def forward(self, s, k, z):  # -> mean of s' (R, d), hidden features (R, hidden_size)
@@ -406,37 +395,27 @@ class Agent(nn.Module):
         self.outcome_of_next = args.outcome_input == "next_state"
         self.register_buffer("frequencies", math.pi / 2 * 2.0 ** torch.arange(args.frequencies), persistent=False)
         inputs = d * (1 + 2 * args.frequencies)
-
-        def outcome():  # R_psi and C_omega in one
-            if self.outcome_of_next:
-                return mlp(2 * inputs, hidden, 3, ACTIVATIONS[args.activation])
-            return HybridMLP(inputs, K, m, 3, args)
-
-        self.outcome = nn.ModuleList(outcome() for _ in range(args.outcome_networks))
+        of_next = partial(mlp, 2 * inputs, hidden, 3, ACTIVATIONS[args.activation])
+        outcome = of_next if self.outcome_of_next else partial(HybridMLP, inputs, K, m, 3, args)
+        self.outcome = nn.ModuleList(outcome() for _ in range(args.outcome_networks))  # each R_psi and C_omega in one
         self.discriminator = Discriminator(d, K, m, hidden, args.discriminator == "conditional")
         self.discrete_policy = mlp(d, hidden, K, ACTIVATIONS["relu"])  # pi_beta(k|s)
         self.parameter_policy = HybridMLP(d, K, 0, m + 1, args)  # p_theta(z|s,k)
         self.register_buffer("reward_scale", torch.ones(()))  # RMS of the reward up to the last end of an episode
         self.register_buffer("reward_range", torch.tensor([[-math.inf] * 2, [math.inf] * 2]))  # low, high, of R0 and R1
-        self.register_buffer("mi_mean", torch.zeros(()))  # running mean of r_aux, from 0, over some 100 updates
+        self.register_buffer("mi_mean", torch.zeros(()))  # moving average of r_aux, from 0 (decay 0.99)
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
     def fourier(self, s):
-        """States (R, d) and the sines and cosines of J = --frequencies multiples of them [choice] -> (R, d (1 + 2 J)).
-
-        They let a small network see where an edge is, to a thousandth of the state.
-        """
+        """States (R, d) with sines and cosines, which show a small network edges [choice] -> (R, d (1 + 2 J))."""
         if len(self.frequencies) == 0:
             return s
         angles = (s[:, None] * self.frequencies[:, None]).flatten(1)
         return torch.cat([s, angles.sin(), angles.cos()], dim=1)
 
     def outcomes(self, s, k, z, s_next):
-        """-> R0, R1 and the logit of c (M, R, 3), of s, k, z, or of s and the mean s_next of T_phi [choice].
-
-        What a step earns is often plain from where it leads; what is learned of one k then holds for all. s_next
-        enters as it is: with the change in units of scale instead, C_omega learned ends far worse from few examples.
-        """
+        """-> R0, R1 and the logit of c (M, R, 3), of s, k, z, or of s and the mean s_next of T_phi [choice]."""
+        # s_next enters as it is: with its change in units of scale C_omega learned ends far worse from few examples
         s = self.fourier(s)
         x = (torch.cat([s, self.fourier(s_next)], dim=1),) if self.outcome_of_next else (s, k, z)
         return torch.stack([network(*x) for network in self.outcome])
@@ -465,12 +444,9 @@ class Agent(nn.Module):
         return self.parameter_mask[k] if k.dtype == torch.long else k @ self.parameter_mask
 
     def propose(self, s, given_k):
-        """k ~ pi_beta: an index (R,), or in update_policy a straight-through Gumbel-Softmax one-hot (R, K).
-
-        z ~ p_theta (R, m). given_k (R,): the discrete action to take instead, or -1.
-        """
+        """k ~ pi_beta (R,), or given_k where that is not -1, and z ~ p_theta (R, m); with gradients k is (R, K)."""
         logits, given = self.discrete_policy(s), given_k >= 0
-        if torch.is_grad_enabled():  # in update_policy; planning needs none
+        if torch.is_grad_enabled():  # in update_policy: a straight-through Gumbel-Softmax one-hot
             one_hot = F.one_hot(given_k.clamp(min=0), logits.shape[1])
             k = torch.where(given[:, None], one_hot, F.gumbel_softmax(logits, hard=True))
         else:
@@ -480,8 +456,6 @@ class Agent(nn.Module):
 
 
 # ------------------------------------------------------------------------------------------------------- imagination
-
-
 def mi_reward(agent, s, k, z, h, bound=3.0):
     """r_aux = log T_phi(s'|s,k,z) - log p_theta(z|s,k) at the mean s' (Proposition 5.1, section V) -> (R,).
 
@@ -499,47 +473,6 @@ def mi_reward(agent, s, k, z, h, bound=3.0):
     return log_T.clamp(-bound, bound) - log_p.clamp(-bound, bound)
 
 
-def go_on_from(alive, E):
-    """alive (R,): each row's chance not to have ended, R / E rows for each of E episodes -> ended (R,), source (R,).
-
-    [choice] Prune: a row that has probably ended (alive < 1/2) goes on, with its own later actions, from the state of a
-    row of its episode, drawn in proportion to alive: otherwise few would live to step L. source is that row, or itself.
-    """
-    row, ended = torch.arange(len(alive), device=alive.device).view(E, -1), alive < 0.5
-    drawn = row[:, :1] + draw(alive.view(E, -1), row.shape[1])  # an episode's rows follow one another
-    return ended, torch.where(ended, drawn.flatten(), row.flatten())
-
-
-# lists over the steps of imagined rows
-#   L items: states (R, d), ks (R,), zs (R, m): where a step starts and what it does
-#   L, or L - 1 if not asked for the last: next_states (R, d), features (R, hidden_size): what T_phi says of it
-#   L - 1 with pruning, else none: r_and_c, and go_on_from's ended and source (R,)
-Imagined = namedtuple("Imagined", "states ks zs next_states features r_and_c ended source")
-
-
-def imagine(agent, s, k, z, E, prune, predict, last):
-    """Go L steps from s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m) -> Imagined.
-
-    Where z is None p_theta chooses it, and pi_beta chooses k where the given one is -1; ks are then (R, K) where
-    gradients are needed. last: ask T_phi where the last step leads, too. predict: of_each_network or
-    reward_and_continuation, which gives pruning r and c on the way; a row is alive with the chance prod_j c_j.
-    """
-    L, R, alive, x = len(k), len(s), 1.0, Imagined(*([] for _ in Imagined._fields))
-    for i in range(L):
-        k_i, z_i = agent.propose(s, k[i]) if z is None else (k[i], z[i])
-        x.states.append(s), x.ks.append(k_i), x.zs.append(z_i)
-        if last or i + 1 < L:
-            s, h = agent.dynamics(s, k_i, z_i)
-            x.next_states.append(s), x.features.append(h)
-        if prune and i + 1 < L:
-            r, c = predict(x.states[i], k_i, z_i, s)
-            alive = alive * c.view(-1, R).mean(dim=0)  # c is (R,), or (M, R) by each network
-            ended, source = go_on_from(alive, E)
-            x.r_and_c.append((r, c)), x.ended.append(ended), x.source.append(source)
-            s, alive = s[source], alive[source]
-    return x
-
-
 def worth(value, optimism):  # returns by each network (M, R) -> (R,); with optimism 0 value is (R,) already
     return value.mean(dim=0) + optimism * value.std(dim=0, correction=0) if optimism else value
 
@@ -547,29 +480,42 @@ def worth(value, optimism):  # returns by each network (M, R) -> (R,); with opti
 def imagined_return(agent, s, k, z, args, with_mi, optimism=0.0, E=1, prune=False):
     """reward_scale sum_{i<L} gamma^i (prod_{j<i} c_j) (r_i + eta c_i (r_aux,i - mean)), imagined (r_aux: section V).
 
-    Arguments as for imagine. There is no value function: what comes after step L does not count.
-    -> values (E, S), the actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None. S = R / E; with prune S =
-    L R / E, in L blocks. Block i < L - 1: the rows that have probably ended after step i, with their return up to it
-    (-inf for all others); the actions after it are in k and z, too, though not valued. Last block: all rows at step
-    L, each with the past of the row that it went on from.
+    From s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m), by the means of T_phi; where z is
+    None p_theta chooses it, and pi_beta chooses k where the given one is -1. There is no value function: what comes
+    after step L does not count. -> values (E, S), their actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None.
     [choice] eta is in units of the typical reward. The mean, a running one over update_policy's z, which are p_theta's,
     is taken off, as r_aux would be a bonus for staying alive (plans sample wider, so some of that bonus is left).
     [choice] With optimism != 0 it is not one return of the networks' mean r and c, but the mean of the returns by each
     of them, plus `optimism` standard deviations. Where data are few, networks disagree: optimism goes there to learn;
     its negative, caution, keeps a plan from what one wrong network says.
+    [choice] prune: a row that has probably ended goes on, with its own later actions, from a row of its episode, drawn
+    in proportion to prod_j c_j; otherwise few would live to step L. S is then L R / E, else R / E, in blocks: after
+    step i < L - 1 the rows that go on elsewhere, with their return up to it (-inf for all others), at last all rows.
     """
     L, R, predict = len(k), len(s), agent.of_each_network if optimism else agent.reward_and_continuation
-    last = with_mi or agent.outcome_of_next  # else nothing depends on where the last step leads
-    x = imagine(agent, s, k, z, E, prune, predict, last)
-    s, k, z = torch.cat(x.states), torch.cat(x.ks), torch.cat(x.zs)  # of all steps (L R, ...)
-    # R_psi and C_omega of all steps at once; with pruning only of the last, as imagine has asked for the others
-    rest = slice(R * len(x.r_and_c), None)
-    s_next = torch.cat(x.next_states)[rest] if agent.outcome_of_next else None
-    r, c = zip(*x.r_and_c, predict(s[rest], k[rest], z[rest], s_next))
-    r, c = torch.cat(r, dim=-1), torch.cat(c, dim=-1)  # (L R,), with optimism (M, L R)
+    row, alive = torch.arange(R, device=s.device).view(E, -1), 1.0  # alive: prod_j c_j, the chance not to have ended
+    states, ks, zs, features, next_states, r, c, ended, source = ([] for _ in range(9))  # of each step
+    for i in range(L):
+        k_i, z_i = agent.propose(s, k[i]) if z is None else (k[i], z[i])
+        states.append(s), ks.append(k_i), zs.append(z_i)
+        if i + 1 < L or with_mi or agent.outcome_of_next:  # else nothing depends on where the last step leads
+            s, h = agent.dynamics(s, k_i, z_i)
+            next_states.append(s), features.append(h)
+        if prune and i + 1 < L:
+            r_i, c_i = predict(states[i], k_i, z_i, s)
+            alive = alive * c_i.view(-1, R).mean(dim=0)  # c_i is (R,), or (M, R) by each network
+            other = row[:, :1] + draw(alive.view(E, -1), R // E)  # an episode's rows follow one another
+            r.append(r_i), c.append(c_i), ended.append(alive < 0.5)
+            source.append(torch.where(ended[i], other.flatten(), row.flatten()))
+            s, alive = s[source[i]], alive[source[i]]
+    # r and c of all steps at once; with pruning only of the last one, as the others are known
+    s, k, z, rest = torch.cat(states), torch.cat(ks), torch.cat(zs), slice(R * len(r), None)  # (L R, ...)
+    s_next = torch.cat(next_states)[rest] if agent.outcome_of_next else None
+    r_rest, c_rest = predict(s[rest], k[rest], z[rest], s_next)
+    r, c = torch.cat([*r, r_rest], dim=-1), torch.cat([*c, c_rest], dim=-1)  # (L R,), with optimism (M, L R)
     r_aux = None
     if with_mi:
-        r_aux = mi_reward(agent, s, k, z, torch.cat(x.features))
+        r_aux = mi_reward(agent, s, k, z, torch.cat(features))
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
     # of each row: its actions on all steps, its return so far, gamma^i prod_{j<i} c_j
     ks, zs = (k if k.dtype == torch.long else k.argmax(dim=1)).view(L, R), z.view(L, R, -1)
@@ -577,10 +523,9 @@ def imagined_return(agent, s, k, z, args, with_mi, optimism=0.0, E=1, prune=Fals
     for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L, dim=-1), c.chunk(L, dim=-1))):
         value, discount = value + discount * r_i, discount * args.gamma * c_i
         if prune and i + 1 < L:  # each row takes over the past of the row that it goes on from, and keeps its own plan
-            ended, source = x.ended[i], x.source[i]
-            blocks.append((worth(value, optimism).masked_fill(~ended, -torch.inf), ks, zs))
-            value, discount = value[..., source], discount[..., source]
-            ks, zs = (torch.cat([a[: i + 1, source], a[i + 1 :]]) for a in (ks, zs))
+            blocks.append((worth(value, optimism).masked_fill(~ended[i], -torch.inf), ks, zs))
+            value, discount = value[..., source[i]], discount[..., source[i]]
+            ks, zs = (torch.cat([a[: i + 1, source[i]], a[i + 1 :]]) for a in (ks, zs))
     values, ks, zs = zip(*blocks, (worth(value, optimism), ks, zs))
     values = torch.cat([v.view(E, -1) for v in values], dim=1)
     ks, zs = (torch.cat([a.view(L, E, R // E, *a.shape[2:]) for a in actions], dim=2) for actions in (ks, zs))
@@ -594,17 +539,14 @@ Segment = namedtuple("Segment", "s k z r terminated s_next same_episode")
 
 
 class Replay:
-    """Transitions in order of play. Every 20th episode, from the 11th on, is held out for consistency_error [choice].
-
-    `scales` looks at held-out episodes as well.
-    """
+    """Transitions in order of play. Every 20th episode, from the 11th on, is for consistency_error alone [choice]."""
 
     def __init__(self, capacity, d, m, horizon, device):
-        size = capacity + horizon  # a segment may reach past the last transition, where w_i is 0
-        self.s, self.s_next = torch.zeros(2, size, d, device=device)
-        self.k, self.z = torch.zeros(size, dtype=torch.long, device=device), torch.zeros(size, m, device=device)
-        self.r, self.terminated = torch.zeros(2, size, device=device)
-        self.episode = torch.full((size,), -1, device=device)
+        rows = capacity + horizon  # a segment may reach past the last transition, where w_i is 0
+        self.s, self.s_next = torch.zeros(2, rows, d, device=device)
+        self.k, self.z = torch.zeros(rows, dtype=torch.long, device=device), torch.zeros(rows, m, device=device)
+        self.r, self.terminated = torch.zeros(2, rows, device=device)
+        self.episode = torch.full((rows,), -1, device=device)
         self.train, self.held_out, self.size = [], [], 0  # indices of steps to learn from, held out; number of all
 
     def add(self, s, k, z, r, terminated, s_next, episode):
@@ -614,11 +556,10 @@ class Replay:
         (self.held_out if episode % 20 == 10 else self.train).append(i)
 
     def scales(self):
-        """-> change_rms (d,), reward_rms (), reward_range (2, 2).
+        """-> change_rms (d,), reward_rms (), reward_range (2, 2), of all steps, held out or not.
 
-        RMS of the one-step change of each state dimension, without terminating steps, and of the reward, both bounded
-        from below; least and greatest reward (rows) of the steps that go on and of those that terminate (columns), 0
-        included.
+        Change: of a step that does not terminate. reward_range: least and greatest reward (rows) of the steps that go
+        on and of those that terminate (columns), 0 included.
         """
         n = max(1, self.size)  # nothing yet: a transition of zeros
         on, r, change = self.terminated[:n] == 0, self.r[:n], self.s_next[:n] - self.s[:n]
@@ -637,61 +578,55 @@ class Replay:
         return Segment(self.s[i], self.k[i], self.z[i], self.r[i], self.terminated[i], self.s_next[i], w)
 
 
-def roll(agent, s, k, z):
-    """s (R, d) along k (L, R), z (L, R, m), by the means of T_phi -> L + 1 states (R, d), L hidden features."""
-    states, features = [s], []
-    for k_i, z_i in zip(k, z):
-        s, h = agent.dynamics(s, k_i, z_i)
+def roll(agent, tau):
+    """-> s^_0 ... s^_H (H + 1, B, d) by the means of T_phi, errors (H, B, d) in units of scale, and features of s_0."""
+    states, features = [tau.s[0]], []
+    for k, z in zip(tau.k, tau.z):
+        s, h = agent.dynamics(states[-1], k, z)
         states.append(s), features.append(h)
-    return states, features
+    states = torch.stack(states)
+    return states, (states[1:] - tau.s_next) / agent.dynamics.scale, features[0]
 
 
 def wasserstein_loss(f_real, f_predicted, weight):
-    """L_ex(tau; f) = sum_i gamma^i w_i [f(s_{i+1}) - f(s^_{i+1})], mean over the batch (section III-B, Theorem 3.1).
-
-    f_real, f_predicted: f at real and predicted next states (H, B); weight: gamma^i w_i (H, B).
-    """
-    return (weight * (f_real - f_predicted)).sum(dim=0).mean()
+    """L_ex(tau; f) = sum_i gamma^i w_i [f(s_{i+1}) - f(s^_{i+1})], mean over the batch (section III-B, Theorem 3.1)."""
+    return (weight * (f_real - f_predicted)).sum(dim=0).mean()  # weight: gamma^i w_i; (H, B) each
 
 
 def dynamics_loss(agent, tau, weight, args):
     """(1 - lambda) sum_i gamma^i w_i |s^_{i+1} - s_{i+1}|^2 + lambda L_ex (section III-B), distances in units of scale.
 
-    [choice] lambda weighs L_ex, 1 - lambda the other error: on which is which the summary contradicts itself.
-    Plus, if eta > 0, the negative log-likelihood of sigma_phi; it trains sigma_phi alone.
     weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d). f_W's condition is the
     real s_i, also where the prediction starts from s^_i.
-    [choice] With --dynamics-error absolute it is the sum of the dimensions' absolute errors: squares mostly look at the
-    few transitions that are hard to predict, and leave the others inexact.
-    [choice] The state after a terminating step is never planned from, so it is not learned. (With --outcome-input
+    [choice] Here w_i is 0 where step i terminates, too: the state after it is never planned from. (With --outcome-input
     next_state R_psi and C_omega see what T_phi, trained on other steps, makes of it.)
+    [choice] lambda weighs L_ex, 1 - lambda the other error: on which is which the summary contradicts itself. Squares
+    mostly look at the few transitions that are hard to predict: hence --dynamics-error absolute.
     """
-    scale, weight = agent.dynamics.scale, weight * (1 - tau.terminated)
-    states, features = roll(agent, tau.s[0], tau.k, tau.z)
-    predicted = torch.stack(states[1:])
-    error = (predicted - tau.s_next) / scale
+    weight = weight * (1 - tau.terminated)
+    states, error, h = roll(agent, tau)
     distance = (error.abs() if args.dynamics_error == "absolute" else error.square()).sum(dim=2)
     prediction_loss = (weight * distance).sum(dim=0).mean()
     L_ex = torch.zeros_like(prediction_loss)
     if args.flexibility > 0:
-        f_real, f_predicted = agent.discriminator(torch.stack([tau.s_next, predicted]), tau.s, tau.k, tau.z, scale)
-        L_ex = wasserstein_loss(f_real, f_predicted, weight)
+        s_next = torch.stack([tau.s_next, states[1:]])
+        L_ex = wasserstein_loss(*agent.discriminator(s_next, tau.s, tau.k, tau.z, agent.dynamics.scale), weight)
     loss = (1 - args.flexibility) * prediction_loss + args.flexibility * L_ex
     if args.mi_weight > 0:  # sigma_phi, which only r_aux needs: likelihood of one real step, the mean detached [choice]
-        log_std = agent.dynamics.log_std(features[0].detach())
+        log_std = agent.dynamics.log_std(h.detach())
         nll = (0.5 * (error[0].detach() / log_std.exp()) ** 2 + log_std).sum(dim=1)
         loss = loss + (weight[0] * nll).mean()
     parts = {"losses/dynamics": prediction_loss, "losses/wasserstein": L_ex, "losses/discriminator": -L_ex}
-    return loss, parts, torch.stack(states)
+    return loss, parts, states
 
 
 def outcome_losses(agent, tau, states, weight):
-    """Squared error of the reward output that the step's outcome selects, and cross-entropy of c.
+    """Squared error of the reward output that the step's outcome selects, and cross-entropy of c, by name.
 
-    states: s^_0 ... s^_H (H + 1, B, d), without gradients into T_phi, which they would spoil [choice].
-    weight: gamma^i w_i (H, B) -> the two losses by name.
+    states: s^_0 ... s^_H (H + 1, B, d); weight: gamma^i w_i (H, B).
     """
-    s, s_next = states[:-1].detach().flatten(0, 1), states[1:].detach().flatten(0, 1)
+    states = states.detach()  # no gradients into T_phi, which they would spoil [choice]
+    s, s_next = states[:-1].flatten(0, 1), states[1:].flatten(0, 1)
     out = agent.outcomes(s, tau.k.flatten(), tau.z.flatten(0, 1), s_next).unflatten(1, weight.shape)
     r0, r1, logit = out.unbind(dim=3)  # (M, H, B) each
     reward = weight * (torch.where(tau.terminated > 0, r1, r0) - tau.r / agent.reward_scale) ** 2
@@ -704,15 +639,15 @@ def outcome_losses(agent, tau, states, weight):
 def smoothing_loss(reward, s, epsilon):
     """L_smt = (R(s) - R(s~))^2, s~ = x + epsilon sign grad (R(s) - R(x))^2 at x ~ N(s, epsilon^2) (section IV).
 
-    x, the s' of section IV, is s with noise, not the next state: s_noisy here. reward: states (R, d) -> (R,);
-    epsilon (d,) -> L_smt, of which R(s) gets no gradient [choice], and the mean slope of R from s to s~: a lower
-    estimate of R's local Lipschitz constant (Eq. 26).
+    x is the s' of section IV, read as s with noise, not as the next state. reward: states (R, d) -> (R,); epsilon (d,)
+    -> L_smt, of which R(s) gets no gradient [choice], and the mean slope of R from s to s~: a lower estimate of R's
+    local Lipschitz constant (Eq. 26).
     """
     with torch.no_grad():
         target = reward(s)
-    s_noisy = (s + epsilon * torch.randn_like(s)).requires_grad_()
-    (gradient,) = torch.autograd.grad((target - reward(s_noisy)).square().sum(), s_noisy)
-    s_tilde = (s_noisy + epsilon * gradient.sign()).detach()
+    x = (s + epsilon * torch.randn_like(s)).requires_grad_()
+    (gradient,) = torch.autograd.grad((target - reward(x)).square().sum(), x)
+    s_tilde = (x + epsilon * gradient.sign()).detach()
     difference = target - reward(s_tilde)
     return difference.square().mean(), (difference.abs() / (s_tilde - s).norm(dim=1).clamp(min=1e-12)).mean().detach()
 
@@ -730,14 +665,14 @@ def update_model(agent, optimizers, tau, args, smooth, diagnose):
     if smooth or diagnose:
         epsilon, change = args.smoothing_epsilon * agent.dynamics.scale, (states[1] - states[0]).detach()
 
-        def reward(s):  # its next state, if that is an input: s + the change that T_phi predicts at s_0, held fixed
+        def reward(s):  # its next state, if an input, is s + the change that T_phi predicts at s_0, held fixed [choice]
             return agent.reward_and_continuation(s, tau.k[0], tau.z[0], s + change)[0]
 
         losses["losses/smoothing"], losses["model/reward_lipschitz"] = smoothing_loss(reward, tau.s[0], epsilon)
         if smooth:
             loss = loss + losses["losses/smoothing"]
     optimizers["model"].zero_grad(), optimizers["discriminator"].zero_grad()
-    loss.backward()  # one pass for both players [choice]: f_W's optimizer ascends the lambda L_ex of T_phi's
+    loss.backward()  # one pass for both players [choice]: f_W is in lambda L_ex alone, which its optimizer ascends
     optimizers["model"].step(), optimizers["discriminator"].step()
     return losses
 
@@ -753,7 +688,7 @@ def update_policy(agent, optimizer, s, args):
     value, _, _, r_aux = imagined_return(agent, s, given_k, None, args, with_mi=args.mi_weight > 0)
     loss = -(value / agent.reward_scale).mean()  # in units of the typical reward again
     optimizer.zero_grad()
-    loss.backward(inputs=optimizer.param_groups[0]["params"])
+    loss.backward(inputs=optimizer.param_groups[0]["params"])  # gradients for pi_beta and p_theta alone
     optimizer.step()
     if r_aux is None:
         return {"losses/policy": loss}
@@ -765,8 +700,7 @@ def update_policy(agent, optimizer, s, args):
 def consistency_error(agent, args, replay):
     """Open-loop error at depth 1 ... --horizon, RMS in units of scale; None past the end of all held-out episodes."""
     tau = replay.segment(replay.held_out, args.horizon)
-    states, _ = roll(agent, tau.s[0], tau.k, tau.z)
-    error = (torch.stack(states[1:]) - tau.s_next) / agent.dynamics.scale
+    _, error, _ = roll(agent, tau)
     weight = tau.same_episode * (1 - tau.terminated)
     by_depth = ((weight * error.square().mean(dim=2)).sum(dim=1) / weight.sum(dim=1)).sqrt().tolist()
     return [None if math.isnan(e) else e for e in by_depth]
@@ -827,11 +761,8 @@ def refit(plan, k, z, weight, momentum=0.1, min_std=0.05):
 
 
 def densest_action(k, z, weight, width=0.2):
-    """The densest of the elites k (E, n), z (E, n, m), averaged with those of its k near it -> k (E,), z (E, m).
-
-    The mean of z would not do: between two good actions, or two sides of an angle, it is a bad one. The best elite's
-    action is more at the mercy of noise.
-    """
+    """The densest of the elites k (E, n), z (E, n, m), averaged with those of its k near it -> k (E,), z (E, m)."""
+    # the mean of all z would not do: between two good actions, or two sides of an angle, it is a bad one
     kernel = torch.exp(-0.5 * ((z[:, :, None] - z[:, None]) / width).square().sum(dim=3))  # of each elite to each
     kernel = kernel * (k[:, :, None] == k[:, None]) * weight[:, None]
     densest, episodes = kernel.sum(dim=2).argmax(dim=1), torch.arange(len(k), device=k.device)
@@ -898,26 +829,20 @@ def mppi(agent, s, plan, args, explore):
 
 
 # -------------------------------------------------------------------------------------------------------- evaluation
-
-
 EVAL_SEEDS, FINAL_SEEDS = range(1_000_000, 2_000_000), range(2_000_000, 3_000_000)  # of environments; they are disjoint
 
 
 def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, progress=False):
-    """One greedy episode per seed, some side by side, planned in one batch.
-
-    -> returns and successes (len(step_limits), 2, len(seeds)): what each episode has come to after that many steps.
-    """
+    """One greedy episode per seed -> returns and successes (len(step_limits), 2, len(seeds))."""
     N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
     args = replace(args, num_samples=N)  # a wider search than in training [choice]; mppi takes H from the plan
-    results = np.zeros((len(step_limits), 2, len(seeds)))
-    side_by_side = min(len(seeds), max(1, 4096 // N))  # one stream of noise for all: returns depend on how many
+    results = np.zeros((len(step_limits), 2, len(seeds)))  # what each episode has come to after that many steps
+    side_by_side = min(len(seeds), max(1, 4096 // N))  # one batch, one random stream: returns depend on this number
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
-    devices = [torch.cuda.current_device()] if args.cuda else []
-    with torch.random.fork_rng(devices):  # what is drawn here neither depends on training nor changes it
-        torch.manual_seed(0)
+    with torch.random.fork_rng([torch.cuda.current_device()] if args.cuda else []):
+        torch.manual_seed(0)  # what is drawn here neither depends on training nor changes it
         for first in tqdm(range(0, len(seeds), side_by_side), desc="evaluation", disable=not progress):
             episodes = list(range(first, min(first + side_by_side, len(seeds))))
             s = np.stack([envs[e - first].reset(seed=seeds[e])[0] for e in episodes])
@@ -940,8 +865,6 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
 
 
 # -------------------------------------------------------------------------------------------------- files and checks
-
-
 def refuse(message):
     """End the program with status 2 and one sentence."""
     print(f"error: {message}", file=sys.stderr)
@@ -1022,16 +945,14 @@ def read(option, path, parts, device="cpu"):
 
 
 def configure_torch(deterministic=True):
-    """One thread, as the networks are too small to gain from more, and freed memory kept for the next tensor.
-
-    By default, glibc returns larger blocks to the system: page faults then take as long as the networks.
-    """
+    """One thread, as the networks are too small to gain from more, and freed memory kept for the next tensor."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
     torch.utils.deterministic.fill_uninitialized_memory = False
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        # else glibc returns larger blocks to the system, and page faults take as long as the networks
         mallopt(-1, 2**30), mallopt(-3, 2**25)  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, in bytes
 
 
@@ -1055,8 +976,6 @@ def final_evaluation(agent, args, result):
 
 
 # ----------------------------------------------------------------------------------------------------- training loop
-
-
 interrupted = []  # signals received; the episode is then finished, a checkpoint written, and the program ends
 
 
@@ -1086,6 +1005,7 @@ def train(args):
     compiled = partial(torch.compile, mode="reduce-overhead" if args.cuda else "default", disable=not args.compile)
     if args.compile:
         torch._dynamo.config.recompile_limit = 64  # plans have up to H lengths with --time-limit
+        torch._inductor.config.fallback_random = not args.cuda  # the random numbers of a run that is not compiled
     plan_in_training, learn_model, learn_policy = compiled(mppi), compiled(update_model), compiled(update_policy)
     env = make_env(args)
     limit = getattr(env.unwrapped, "step_limit", args.time_limit)
@@ -1135,10 +1055,7 @@ def train(args):
             writer.add_scalar(tag, value, global_step)
 
     def save_checkpoint(step):
-        """Called after the last step, or between episodes, when the random generator is all of the environment's state.
-
-        Ends the run if interrupted.
-        """
+        """Between episodes, when its generator is all of env's state, and after the last step. Exits if interrupted."""
         weights = sum(x.sum() for x in agent.parameters())
         stop_unless_finite(step, run_dir, {"the sum of the weights": weights})  # the last checkpoint is a better one
         seconds["total"] = time.perf_counter() - start_time
@@ -1163,6 +1080,7 @@ def train(args):
                 save_checkpoint(global_step - 1)
                 checkpoint_due = False
             (s, _), plan = env.reset(), initial_plan(args.horizon, 1, agent)
+            stop_unless_finite(global_step, run_dir, {"the first observation": s}, "is it the environment?")
             episodic_return, episodic_length = 0.0, 0
             # --greedy-fraction: what evaluation would do is tried, so that the model learns where that fails [choice]
             chance = np.random.default_rng([args.seed, episode]).random()  # apart from the run's random numbers
@@ -1179,8 +1097,8 @@ def train(args):
             started = time.perf_counter()
             plan = until_limit(plan, args.time_limit, episodic_length)
             k, z, plan, elite_value = plan_in_training(average.module, s_now, plan, args, explore=not greedy)
-            noise = 0.0 if greedy else args.parameter_noise  # drawn even if 0, as later draws depend on it
-            z = (z + noise * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
+            std = 0.0 if greedy else args.parameter_noise  # noise is drawn even if it is 0: later draws depend on it
+            z = (z + std * torch.randn_like(z)).clamp(-1, 1) * agent.exists(k)
             stop_unless_finite(global_step, run_dir, {"the value of the elites": elite_value, "the action": z})
             seconds["plan"] += time.perf_counter() - started
             num_plans += 1
@@ -1255,9 +1173,12 @@ def train(args):
                            f"{successes.mean():.1%} ({args.eval_episodes} greedy episodes)")  # fmt: skip
         checkpoint_due |= args.checkpoint_frequency > 0 and global_step % args.checkpoint_frequency == 0
 
+    def leave(number, frame):  # what is left, the final evaluation, has no end of an episode to wait for
+        interrupt(number, frame), save_checkpoint(args.total_timesteps)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is interrupt:  # none came; training is done, so from here on one ends the program
-            signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(number) is interrupt:
+            signal.signal(number, leave)
     if args.checkpoint_frequency > 0 or interrupted:
         save_checkpoint(args.total_timesteps)  # from which only the final evaluation is left to do
     if args.save_model:

@@ -2,9 +2,9 @@
 
     python benchmark/kills.py   ->   benchmark/results/kills.json
 
-Small runs of each script, a checkpoint every few steps. Each is killed once (SIGKILL), between its first checkpoint and
-its end, and resumed. Its checkpoint.pt and result.json have to be whole after the kill, and the result.json of the end
-that of the undisturbed run, timings apart.
+Small runs of each script, a checkpoint every few steps. Each is killed (SIGKILL) and resumed three times in a row. Its
+checkpoint.pt and result.json have to be whole after each kill, and the result.json of the end that of the undisturbed
+run, timings apart.
 """
 
 import json
@@ -23,26 +23,29 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = "platform", "goal", "catch_point", "hard_move"
-FLAGS = ("--total-timesteps 400 --learning-starts 100 --updates-per-step 1 --num-samples 32 --num-elites 4 "
-         "--batch-size 16 --eval-frequency 100 --eval-episodes 2 --final-eval-episodes 8 "
+FLAGS = ("--total-timesteps 2000 --learning-starts 100 --updates-per-step 1 --num-samples 32 --num-elites 4 "
+         "--batch-size 16 --eval-frequency 500 --eval-episodes 2 --final-eval-episodes 8 "
          "--checkpoint-frequency 20").split()  # fmt: skip
 TIMINGS = {"wall_seconds", "sps", "plan_ms", "update_ms", "evaluation_seconds"}
 
 
 @dataclass
 class Args:
-    kills: int = 20
+    runs: int = 8
     """runs that are killed, in turns of the four scripts"""
+    kills: int = 3
+    """of each run, in a row"""
     seed: int = 0
     """seed of the moments"""
 
 
 def start(script, folder, *flags):
-    command = [sys.executable, ROOT / f"flexplore_{script}.py", *FLAGS, *flags]
+    """-> the process, when it has written a checkpoint or is over."""
+    command, began = [sys.executable, ROOT / f"flexplore_{script}.py", *FLAGS, *flags], time.time()
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(folder.glob("runs/*/checkpoint.pt")):
+    while process.poll() is None and not any(x.stat().st_mtime > began for x in folder.glob("runs/*/checkpoint.pt")):
         time.sleep(0.01)
-    return process, time.perf_counter()  # of the first checkpoint, or of the start of a resumed run
+    return process
 
 
 def outcome(folder):
@@ -68,19 +71,24 @@ def examine(folder):
     return step, corrupt
 
 
-def kill_and_resume(script, after, undisturbed):
-    """One run, killed `after` seconds from its first checkpoint -> a record, or None if it had ended by then."""
+def kill_and_resume(script, moments, undisturbed):
+    """One run, killed and resumed at each of the moments, in seconds from the next checkpoint -> a record.
+
+    None if it had ended before a kill.
+    """
     with tempfile.TemporaryDirectory() as name:
-        process, _ = start(script, folder := Path(name))
-        time.sleep(after)
-        process.kill()
-        if process.wait() >= 0:
-            return None
-        step, corrupt = examine(folder)
-        record = {"script": script, "seconds": after, "resumed_after_step": step, "corrupt": corrupt}
-        (run_dir,) = folder.glob("runs/*")
-        process, _ = start(script, folder, "--resume", str(run_dir))
-        ended = process.wait() == 0
+        folder, resume, steps, corrupt = Path(name), [], [], []
+        for moment in moments:
+            process = start(script, folder, *resume)
+            time.sleep(moment)
+            process.kill()
+            if process.wait() >= 0:
+                return None
+            step, files = examine(folder)
+            steps.append(step), corrupt.extend(files)
+            resume = ["--resume", *map(str, folder.glob("runs/*"))]
+        ended = start(script, folder, *resume).wait() == 0
+        record = {"script": script, "seconds": moments, "resumed_after_steps": steps}
         return record | {"identical": ended and outcome(folder) == undisturbed, "corrupt": corrupt + examine(folder)[1]}
 
 
@@ -89,20 +97,21 @@ if __name__ == "__main__":
     moments, undisturbed, spans, records = random.Random(args.seed), {}, {}, []
     for script in SCRIPTS:
         with tempfile.TemporaryDirectory() as folder:
-            process, began = start(script, Path(folder))
+            process, began = start(script, Path(folder)), time.perf_counter()
             assert process.wait() == 0, script
             undisturbed[script], spans[script] = outcome(Path(folder)), time.perf_counter() - began
-    with tqdm(total=args.kills, desc="kills", unit="run") as progress:
-        while len(records) < args.kills:
+    with tqdm(total=args.runs, desc="runs", unit="run") as progress:
+        while len(records) < args.runs:
             script = SCRIPTS[len(records) % len(SCRIPTS)]
-            record = kill_and_resume(script, moments.uniform(0, spans[script]), undisturbed[script])
-            if record:
+            after = [moments.uniform(0, spans[script] / args.kills) for _ in range(args.kills)]
+            if record := kill_and_resume(script, after, undisturbed[script]):
                 records.append(record)
                 progress.update()
     provenance = {name: undisturbed["platform"][name] for name in ("hardware", "versions")}
     provenance["commit"] = {script: result["commit"] for script, result in undisturbed.items()}
-    summary = {"kills": len(records), "identical": sum(r["identical"] for r in records),
-               "corrupt_files": sum(len(r["corrupt"]) for r in records)}  # fmt: skip
+    summary = {"runs": len(records), "kills": sum(len(r["seconds"]) for r in records)}
+    summary |= {"identical": sum(r["identical"] for r in records)}
+    summary |= {"corrupt_files": sum(len(r["corrupt"]) for r in records)}
     print(summary)
     path = ROOT / "benchmark" / "results" / "kills.json"
     path.write_text(json.dumps(summary | provenance | {"flags": FLAGS, "records": records}, indent=1))

@@ -281,7 +281,7 @@ def draw(results, folder):
     folder.mkdir(parents=True, exist_ok=True)
     shown = {"curves_table": "steps", "minutes_table": "minutes"} if results.tasks("table") else {}
     figures = {name: lambda over=over: curves(results, over) for name, over in shown.items()}
-    figures |= {e: lambda e=e: globals()[e](results) for e in ABLATIONS if results.tasks(e)}
+    figures |= {e: lambda e=e: globals()[e](results) for e in ABLATIONS if e != "sweep" and results.tasks(e)}
     with plt.rc_context(STYLE):
         for name, make in figures.items():
             figure = make()

@@ -635,6 +635,27 @@ def horizon(results):
     return markdown(["task", "", *(f"H = {H}" for H in HORIZONS)], rows)
 
 
+TARGETS = {"platform": 0.98, "hard_move_4": 6.7}  # returns; of other tasks the published one
+
+
+def sweep(results):
+    """Half and twice of each size: median minutes to the target, how many runs reach it, return and success."""
+    tasks, rows = results.tasks("sweep"), []
+    targets = {task: TARGETS.get(task, TASKS[task].published_return[0]) for task in tasks}
+    for variant, flags in EXPERIMENTS["sweep"].variants.items():
+        cells = []
+        for task in tasks:
+            runs = results.runs("sweep", task, variant)
+            shift = curve_shift(task, runs)[0] if runs else 0
+            times = [x[1] for run in runs if (x := reached(task, run, targets[task], shift))]
+            cells.append(f"{np.median(times):.1f} ({len(times)} of {len(runs)})" if times else "never" if runs else "")
+            cells.append(pair(all_starts(task, runs).mean(axis=1), digits(task)) if runs else "")
+        values = {x.split()[-1]: None for x in flags.values()} if flags else {}
+        rows.append([f"`--{variant.split('_')[1]}` {' / '.join(values)}" if flags else "defaults", *cells])
+    header = [x for task, to in targets.items() for x in (f"{TASKS[task].title}, minutes to {to}", "return; success")]
+    return markdown(["", *header], rows)
+
+
 def steps(results, experiment):
     """A sentence on the length of the runs of each task."""
     texts = []
@@ -660,6 +681,7 @@ def defaults_table():
         for x in names
         if len({*(values := [getattr(a, x) for a in args.values()])}) > 1
     ]
+    rows.append(["T in steps", *(f"{a.smoothing_start * a.total_timesteps:,.0f}" for a in args.values())])
     return markdown(["", *(TASKS[task].title for task in args)], rows)
 
 
@@ -675,7 +697,7 @@ def flags(results):
     return markdown(["experiment", "tasks", "flags of all variants"], rows)
 
 
-ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, choices, exploration, horizon)}
+ABLATIONS = {f.__name__: f for f in (smoothing, flexibility, components, choices, exploration, horizon, sweep)}
 MEASUREMENTS = {f.__name__: f for f in (summary, ceiling, goal_starts, speed, speed_gpu, flags)}
 
 
@@ -691,8 +713,8 @@ def section(results, name):
         return table(results) + (f"\n\n{pictures}" if results.tasks(name) else "")
     if not results.tasks(name):
         return f"Not run yet: `python benchmark/run.py {name}`."
-    figure = f"![{name.capitalize()}](figures/{name}.png)"
-    return f"{ABLATIONS[name](results)}\n\n{figure}\n\n{steps(results, name)} {provenance(results, name)}"
+    figure = "" if name == "sweep" else f"![{name.capitalize()}](figures/{name}.png)\n\n"
+    return f"{ABLATIONS[name](results)}\n\n{figure}{steps(results, name)} {provenance(results, name)}"
 
 
 def regenerate(text, results):

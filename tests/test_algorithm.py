@@ -700,6 +700,15 @@ def test_divergence_names_the_step_and_the_culprit(tmp_path):
     assert [point["step"] for point in json.loads(path.read_text())["curve"]] == [40]
 
 
+@pytest.mark.parametrize("method, quantity", [("reset", "the first observation"), ("step", "the observation")])
+def test_an_environment_that_is_broken_is_named(method, quantity, train, monkeypatch):
+    whole = getattr(StubEnv, method)
+    broken = lambda *x, **y: (np.full(1, np.nan), *whole(*x, **y)[1:])  # noqa: E731
+    monkeypatch.setattr(StubEnv, method, broken)
+    with pytest.raises(SystemExit, match=f"step 1: {quantity} is .*nan.*; is it the environment"):
+        train({})
+
+
 def test_weights_that_are_broken_by_the_last_update_get_no_final_evaluation(monkeypatch, tmp_path):
     def breaks(agent, *_, **__):
         agent.dynamics.out.bias.data.fill_(math.nan)
@@ -714,8 +723,8 @@ def test_weights_that_are_broken_by_the_last_update_get_no_final_evaluation(monk
 
 @pytest.mark.parametrize("flags", ["", "--flexibility 0 --mi-weight 0 --smoothing never --proposal-fraction 0"])
 def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
-    """Two processes with the same seed; 160 steps of the script as a user starts it."""
-    small = "--total-timesteps 160 --learning-starts 130 --eval-frequency 80 --eval-episodes 2 --final-eval-episodes 3"
+    """Two processes with the same seed; 300 steps of the script as a user starts it."""
+    small = "--total-timesteps 300 --learning-starts 270 --eval-frequency 150 --eval-episodes 2 --final-eval-episodes 3"
     results = []
     for run in "ab":
         (tmp_path / run).mkdir()
@@ -732,8 +741,26 @@ def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
         assert list((path.parent).glob("events.out.tfevents*"))
     assert results[0] == results[1]
     curve, final = results[0]
-    assert [point["step"] for point in curve] == [80, 160] and final["episodes"] == len(final["returns"]) == 3
-    assert curve[0]["consistency_error"] is None and curve[1]["consistency_error"] > 0  # learning starts after 130
+    assert [point["step"] for point in curve] == [150, 300] and final["episodes"] == len(final["returns"]) == 3
+    assert curve[0]["consistency_error"] is None and curve[1]["consistency_error"] > 0  # learning starts after 270
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # PyTorch's own
+def test_a_compiled_run_draws_the_same_random_numbers(train):
+    actions = []
+
+    class Recorded(StubEnv):
+        def step(self, action):
+            actions.append(action[1].item())
+            return super().step(action)
+
+    def mppi(agent, s, plan, args, explore):
+        return torch.zeros(1).long(), torch.rand(1, 1) - torch.rand(1, 1), plan, s.sum()
+
+    idle = {"update_model": lambda *_, **__: {}, "update_policy": lambda *_: {}}
+    for compile in (False, True):
+        train({"make_env": lambda *_: Recorded((1, 1)), "mppi": mppi} | idle, compile=compile, random_fraction=0.0)
+    assert len(set(actions[:80])) > 60 and actions[:80] == actions[80:]
 
 
 def test_the_commit_tells_whether_the_script_was_changed_since(tmp_path, monkeypatch):
@@ -788,6 +815,14 @@ def test_bad_flags_are_of_every_flag():
     names_and_paths = {"wandb-project-name", "wandb-entity", "resume", "evaluate"}
     known = {flag[2:] for flag, _ in BAD_FLAGS} | names_and_paths | set(SWITCHES)
     assert known == {name.replace("_", "-") for name in vars(Args())}
+
+
+@pytest.mark.parametrize("script, flags", [(flexplore_hard_move, ("--n", "5")), (flexplore_goal, ("--env-id", "Goal"))])
+def test_bad_flags_of_one_script(script, flags, capsys):
+    with pytest.raises(SystemExit) as end:
+        tyro.cli(script.Args, args=flags)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and is_one_sentence(error) and flags[0] in error
 
 
 @pytest.mark.parametrize(

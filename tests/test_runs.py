@@ -59,6 +59,21 @@ def test_killed_terminated_and_resumed_runs_end_as_if_never_stopped(run, tmp_pat
     assert without_timings(run_dir / "result.json") == without_timings(run / "result.json")
 
 
+def test_a_signal_during_the_final_evaluation_leaves_a_checkpoint_and_says_how_to_go_on(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flexplore, "interrupted", [])
+    monkeypatch.setattr(flexplore, "final_evaluation", lambda *_: signal.raise_signal(signal.SIGTERM))
+    before = {number: signal.signal(number, flexplore.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.raises(SystemExit) as end:
+        flexplore.train(flexplore.Args(**TINY | {"checkpoint_frequency": 0}))
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    (path,) = tmp_path.glob("runs/*/checkpoint.pt")
+    hint = f"--resume {path.parent.relative_to(tmp_path)}"
+    assert end.value.code == 128 + signal.SIGTERM and hint in capsys.readouterr().out
+    assert torch.load(path, weights_only=True)["step"] == TINY["total_timesteps"]
+
+
 def test_a_saved_model_repeats_the_final_evaluation(run, tmp_path):
     refused = start(tmp_path, "--evaluate", str(run / "model.pt"), "--horizon", "7", small=())
     assert "--horizon must be left out" in refused.stderr and refused.returncode == 2
