@@ -83,7 +83,7 @@ class Args:
     """thrusters of the agent; every subset of them is a discrete action. Defaults that are None depend on n:
     --total-timesteps is 3000, 6000, 8000, 20000; the end of Args has the others"""
     time_limit: int = 0
-    """the environment's own limit in steps, if told: plans end there, its step is learned; 0, the paper: not told"""
+    """the environment's own limit in steps, if told: plans end there, that step is learned; 0, the paper: not told"""
     total_timesteps: int | None = None  # by n
     """environment steps of the run"""
     learning_starts: int = 300
@@ -143,7 +143,7 @@ class Args:
     """epsilon: size of the noise and of the sign step, in units of each state dimension's typical one-step change"""
     # Exploration
     mi_weight: float = 0.01
-    """eta: weight of the mutual-information reward in imagined returns, in training only"""
+    """eta: weight of the mutual-information reward in imagined returns, in training only, not in greedy episodes"""
     optimism: float = 0.0
     """planning in training values sequences by mean + optimism * std of their M > 1 returns; 0 is the paper"""
     policy_horizon: int = 3
@@ -297,14 +297,14 @@ def make_env(args, render_mode=None):
 
 # ======================================================================================================== ALGO LOGIC
 # From here on the scripts are the same text. A step of train():
-#   mppi acts, unless the step is random: draw N sequences of H actions from a plan, imagine their returns, refit the
-#       plan to the n best, repeat; pi_beta and p_theta propose some more. Act by the first action of one of the best
-#   update_model: T_phi (next state) and f_W play for L_ex; T_phi, R_psi (reward) and C_omega (from DLPA: the chance c
-#       that the episode goes on) descend their errors, R_psi and C_omega after step T also L_smt
+#   mppi acts, unless the step is random: pi_beta and p_theta propose some sequences of H actions; draw N more from a
+#       plan, imagine all returns, refit the plan to the n best, repeat. Act by the first action of one of the best
+#   update_model: T_phi (next state) descends its error and L_ex, which f_W ascends; R_psi (reward) and C_omega (from
+#       DLPA: the chance c that the episode goes on) descend theirs, after step T (--smoothing-start) also L_smt
 #   update_policy: pi_beta(k|s) and p_theta(z|s,k) ascend the imagined return
 # Shapes: d state size, K discrete actions, m = max(1, m_0, m_1, ...) parameters (0 where k lacks them), H steps of a
-# plan or of replayed segments, L steps imagined, B batch, N sequences, n elites, E episodes planned at once, S returns
-# of each, R rows (but R(s): the reward), M networks for R_psi and C_omega. Time first: (H, B, ...), but M before it.
+# plan or of replayed segments, L steps imagined, B batch, N sequences, n elites, E episodes planned at once, with S
+# returns each, R rows (but R(s): the reward), M networks for R_psi and C_omega. Time first: (H, B, ...), but M first.
 # s^: predicted, s~: perturbed; tau: replayed segments, w_i their mask; R0, R1: reward of a step that goes on, or that
 # terminates; r_aux: MI reward; k: an index, or where pi_beta needs gradients a one-hot. Literals and defaults of
 # functions' arguments have no flag. [choice]: the paper leaves it open, or it goes beyond the paper (README.md).
@@ -482,22 +482,24 @@ def imagined_return(agent, s, k, z, args, with_mi, optimism=0.0, E=1, prune=Fals
 
     From s (R, d), R / E rows for each of E episodes, along k (L, R), z (L, R, m), by the means of T_phi; where z is
     None p_theta chooses it, and pi_beta chooses k where the given one is -1. There is no value function: what comes
-    after step L does not count. -> values (E, S), their actions k (L, E, S), z (L, E, S, m), and r_aux (L R,) or None.
+    after step L does not count. with_mi: with the eta term. -> values (E, S), k (L, E, S) and z (L, E, S, m) of their
+    actions, and r_aux (L R,) or None.
     [choice] eta is in units of the typical reward. The mean, a running one over update_policy's z, which are p_theta's,
     is taken off, as r_aux would be a bonus for staying alive (plans sample wider, so some of that bonus is left).
     [choice] With optimism != 0 it is not one return of the networks' mean r and c, but the mean of the returns by each
     of them, plus `optimism` standard deviations. Where data are few, networks disagree: optimism goes there to learn;
     its negative, caution, keeps a plan from what one wrong network says.
-    [choice] prune: a row that has probably ended goes on, with its own later actions, from a row of its episode, drawn
-    in proportion to prod_j c_j; otherwise few would live to step L. S is then L R / E, else R / E, in blocks: after
-    step i < L - 1 the rows that go on elsewhere, with their return up to it (-inf for all others), at last all rows.
+    [choice] prune: a row that has probably ended (prod_j c_j < 1/2) goes on, with its own later actions, from the state
+    and past of a row of its episode, drawn in proportion to prod_j c_j; otherwise few would live to step L. S is R / E,
+    with prune L R / E, in L blocks: of step i < L - 1, what ended there, with its return so far (-inf: did not end; its
+    actions after i are returned, but not valued); the last: all rows at step L.
     """
     L, R, predict = len(k), len(s), agent.of_each_network if optimism else agent.reward_and_continuation
     row, alive = torch.arange(R, device=s.device).view(E, -1), 1.0  # alive: prod_j c_j, the chance not to have ended
-    states, ks, zs, features, next_states, r, c, ended, source = ([] for _ in range(9))  # of each step
+    states, steps_k, steps_z, features, next_states, r, c, ended, source = ([] for _ in range(9))  # of each step
     for i in range(L):
         k_i, z_i = agent.propose(s, k[i]) if z is None else (k[i], z[i])
-        states.append(s), ks.append(k_i), zs.append(z_i)
+        states.append(s), steps_k.append(k_i), steps_z.append(z_i)
         if i + 1 < L or with_mi or agent.outcome_of_next:  # else nothing depends on where the last step leads
             s, h = agent.dynamics(s, k_i, z_i)
             next_states.append(s), features.append(h)
@@ -509,7 +511,7 @@ def imagined_return(agent, s, k, z, args, with_mi, optimism=0.0, E=1, prune=Fals
             source.append(torch.where(ended[i], other.flatten(), row.flatten()))
             s, alive = s[source[i]], alive[source[i]]
     # r and c of all steps at once; with pruning only of the last one, as the others are known
-    s, k, z, rest = torch.cat(states), torch.cat(ks), torch.cat(zs), slice(R * len(r), None)  # (L R, ...)
+    s, k, z, rest = torch.cat(states), torch.cat(steps_k), torch.cat(steps_z), slice(R * len(r), None)  # (L R, ...)
     s_next = torch.cat(next_states)[rest] if agent.outcome_of_next else None
     r_rest, c_rest = predict(s[rest], k[rest], z[rest], s_next)
     r, c = torch.cat([*r, r_rest], dim=-1), torch.cat([*c, c_rest], dim=-1)  # (L R,), with optimism (M, L R)
@@ -517,7 +519,7 @@ def imagined_return(agent, s, k, z, args, with_mi, optimism=0.0, E=1, prune=Fals
     if with_mi:
         r_aux = mi_reward(agent, s, k, z, torch.cat(features))
         r = r + args.mi_weight * c * (r_aux - agent.mi_mean)
-    # of each row: its actions on all steps, its return so far, gamma^i prod_{j<i} c_j
+    # of each row, step by step: its actions on all L steps, its return so far, gamma^i prod_{j<i} c_j
     ks, zs = (k if k.dtype == torch.long else k.argmax(dim=1)).view(L, R), z.view(L, R, -1)
     value, discount, blocks = 0.0, 1.0, []
     for i, (r_i, c_i) in enumerate(zip((agent.reward_scale * r).chunk(L, dim=-1), c.chunk(L, dim=-1))):
@@ -579,7 +581,8 @@ class Replay:
 
 
 def roll(agent, tau):
-    """-> s^_0 ... s^_H (H + 1, B, d) by the means of T_phi, errors (H, B, d) in units of scale, and features of s_0."""
+    """-> s^_0 = s_0, ... s^_H (H + 1, B, d) by the means of T_phi; errors s^ - s (H, B, d) in units of scale, without
+    meaning where w_i is 0; T_phi's features of (s_0, k_0, z_0) (B, hidden_size)."""
     states, features = [tau.s[0]], []
     for k, z in zip(tau.k, tau.z):
         s, h = agent.dynamics(states[-1], k, z)
@@ -600,8 +603,8 @@ def dynamics_loss(agent, tau, weight, args):
     real s_i, also where the prediction starts from s^_i.
     [choice] Here w_i is 0 where step i terminates, too: the state after it is never planned from. (With --outcome-input
     next_state R_psi and C_omega see what T_phi, trained on other steps, makes of it.)
-    [choice] lambda weighs L_ex, 1 - lambda the other error: on which is which the summary contradicts itself. Squares
-    mostly look at the few transitions that are hard to predict: hence --dynamics-error absolute.
+    [choice] lambda weighs L_ex, not the other error: here the summary contradicts itself. --dynamics-error absolute:
+    |s^ - s| summed over dimensions, as squares mostly look at the few transitions that are hard to predict.
     """
     weight = weight * (1 - tau.terminated)
     states, error, h = roll(agent, tau)
@@ -833,11 +836,11 @@ EVAL_SEEDS, FINAL_SEEDS = range(1_000_000, 2_000_000), range(2_000_000, 3_000_00
 
 
 def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, progress=False):
-    """One greedy episode per seed -> returns and successes (len(step_limits), 2, len(seeds))."""
+    """One greedy episode per seed -> (len(step_limits), 2, len(seeds)): return and success (0, 1) up to each limit."""
     N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
     args = replace(args, num_samples=N)  # a wider search than in training [choice]; mppi takes H from the plan
-    results = np.zeros((len(step_limits), 2, len(seeds)))  # what each episode has come to after that many steps
-    side_by_side = min(len(seeds), max(1, 4096 // N))  # one batch, one random stream: returns depend on this number
+    results = np.zeros((len(step_limits), 2, len(seeds)))
+    side_by_side = min(len(seeds), max(1, 4096 // N))  # planned as a batch, with one noise: returns depend on its size
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
@@ -976,7 +979,7 @@ def final_evaluation(agent, args, result):
 
 
 # ----------------------------------------------------------------------------------------------------- training loop
-interrupted = []  # signals received; the episode is then finished, a checkpoint written, and the program ends
+interrupted = []  # signals received: the run ends with a checkpoint, after the episode or amid the final evaluation
 
 
 def interrupt(number, _):
@@ -1055,7 +1058,7 @@ def train(args):
             writer.add_scalar(tag, value, global_step)
 
     def save_checkpoint(step):
-        """Between episodes, when its generator is all of env's state, and after the last step. Exits if interrupted."""
+        """For the end of an episode, when env's state is its generator, or of training. Exits if interrupted."""
         weights = sum(x.sum() for x in agent.parameters())
         stop_unless_finite(step, run_dir, {"the sum of the weights": weights})  # the last checkpoint is a better one
         seconds["total"] = time.perf_counter() - start_time
@@ -1173,20 +1176,25 @@ def train(args):
                            f"{successes.mean():.1%} ({args.eval_episodes} greedy episodes)")  # fmt: skip
         checkpoint_due |= args.checkpoint_frequency > 0 and global_step % args.checkpoint_frequency == 0
 
-    def leave(number, frame):  # what is left, the final evaluation, has no end of an episode to wait for
-        interrupt(number, frame), save_checkpoint(args.total_timesteps)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is interrupt:
-            signal.signal(number, leave)
-    if args.checkpoint_frequency > 0 or interrupted:
+    if args.checkpoint_frequency > 0:
         save_checkpoint(args.total_timesteps)  # from which only the final evaluation is left to do
     if args.save_model:
         weights = average.module.state_dict()
         write(run_dir / "model.pt", {"script": Path(__file__).stem, "flags": flags, "agent": weights,
                                      "wall_seconds": result["wall_seconds"]})  # fmt: skip
-    write(run_dir / "result.json", final_evaluation(average.module, args, result))
     writer.close()
+
+    def leave(number, frame):  # the final evaluation has no end of an episode to wait for
+        interrupt(number, frame)
+        if "final" not in result:
+            save_checkpoint(args.total_timesteps)  # which exits
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is interrupt:  # none came
+            signal.signal(number, leave)
+    if interrupted:
+        save_checkpoint(args.total_timesteps)
+    write(run_dir / "result.json", final_evaluation(average.module, args, result))
     return result
 
 

@@ -198,7 +198,8 @@ def speed(results):
             numbers([peer[f"ratio of {task}"] for task, peer in zip(("platform", "hard_move"), peers)], 1),
         "each with its own defaults, and {} and {} times with as much work per step":
             numbers([peer[f"ratio of {task}, DLPA's work"] for task, peer in zip(("platform", "hard_move"), peers)], 1),
-        "{} of {} small runs did, though killed {} times": [str(kills[x]) for x in ("identical", "runs", "kills")],
+        "{} of {} small runs did, killed and resumed {} times in all":
+            [str(kills[x]) for x in ("identical", "runs", "kills")],
         "The evaluations take {} to {} % of these minutes": numbers([100 * min(shares), 100 * max(shares)], 0),
         "five FLEXplore runs: Platform {}, Goal {}, Catch Point (7.56) {}, Hard Move 8 {}":
             numbers([minutes_to(results, task, x) for task, x in published.items()], 1),
