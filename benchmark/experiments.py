@@ -116,7 +116,7 @@ EXPERIMENTS = {
         | {k: v for flag in SWEPT for word, factor in (("half", 0.5), ("twice", 2))
            for k, v in swept(flag, word, factor).items()},
         tasks=("platform", "hard_move_4"),
-        seeds=(11, 12, 13),
+        seeds=(11, 12),
         flags="--eval-frequency 250 --eval-episodes 50 --final-eval-episodes 200",
         task_flags={"platform": "--total-timesteps 1500"},
     ),

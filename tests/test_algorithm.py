@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn as nn
 import tyro
-from scipy.stats import wasserstein_distance
 
 import flexplore_goal
 import flexplore_hard_move
@@ -61,15 +60,8 @@ def test_replay_masks_end_with_the_episode():
     assert tau.terminated[:, 0].tolist() == [0, 0, 1, 0]
 
 
-def test_outcomes_of_the_next_state():
-    """They are the same for all actions that lead to it, and none of their losses has gradients into T_phi."""
-    agent = Agent(2, (1, 0), args := Args(outcome_input="next_state"))
-    s, s_next, z = torch.randn(3, 2), torch.randn(3, 2), torch.randn(3, 1)
-    r, other = (agent.reward_and_continuation(s, torch.full((3,), k), z * k, s_next)[0] for k in (0, 1))
-    assert r.equal(other) and not r.equal(agent.reward_and_continuation(s, torch.zeros(3).long(), z, s_next + 1)[0])
-    agent.dynamics.scale.fill_(0.1)
-    assert r.equal(agent.reward_and_continuation(s, torch.zeros(3).long(), z * 0, s_next)[0])  # s' as it is, unscaled
-    tau, weight = segment(2, 3), torch.ones(2, 3)
+def test_losses_of_outcomes_of_the_next_state_have_no_gradients_into_t_phi():
+    agent, tau, weight = Agent(2, (1, 0), args := Args(outcome_input="next_state")), segment(2, 3), torch.ones(2, 3)
     *_, states = flexplore.dynamics_loss(agent, tau, weight, args)
     sum(flexplore.outcome_losses(agent, tau, states, weight).values()).backward()
     assert states.requires_grad and all(p.grad is None for p in agent.dynamics.parameters())
@@ -77,10 +69,7 @@ def test_outcomes_of_the_next_state():
 
 @pytest.mark.parametrize(("dynamics_error", "expected"), [("squared", 5 + 0.9 * 2), ("absolute", 3 + 0.9 * 2)])
 def test_dynamics_loss_by_hand(dynamics_error, expected):
-    """Errors of (2, -1), then (1, -1), in units of scale, of a T_phi that changes nothing; lambda = 0.
-
-    The std, 2 everywhere, is learned by the likelihood of the first step, and alone.
-    """
+    """Errors of (2, -1), then (1, -1), in units of scale, of a T_phi that changes nothing, with a std of 2."""
     agent, scale = Agent(2, (1, 0), Args()), torch.tensor([0.5, 2.0])
     agent.dynamics.scale.copy_(scale)
     for layer, bias in ((agent.dynamics.out, 0.0), (agent.dynamics.log_std_out, math.log(2))):
@@ -92,7 +81,7 @@ def test_dynamics_loss_by_hand(dynamics_error, expected):
         args = Args(dynamics_error=dynamics_error, flexibility=0.0, mi_weight=eta)
         return flexplore.dynamics_loss(agent, tau, torch.tensor([[1.0], [0.9]]), args)[0]
 
-    nll = 0.5 * (2 / 2) ** 2 + 0.5 * (1 / 2) ** 2 + 2 * math.log(2)
+    nll = 0.5 * (2 / 2) ** 2 + 0.5 * (1 / 2) ** 2 + 2 * math.log(2)  # of the first step; it moves the std alone
     assert [loss(0.0).item(), loss(0.1).item()] == pytest.approx([expected, expected + nll])
     nn.init.normal_(agent.dynamics.log_std_out.weight, std=0.1)
     (loss(0.1) - loss(0.0)).backward()
@@ -139,10 +128,7 @@ def test_t_phi_descends_l_ex_and_f_w_ascends_it():
 
 @pytest.mark.parametrize("outcome_input", ["action", "next_state"])
 def test_an_update_of_the_model(outcome_input):
-    """What follows the episode changes nothing, nor does L_smt if it is only logged; smoothing leaves T_phi alone.
-
-    Later steps are discounted.
-    """
+    """What follows the episode changes nothing, nor does L_smt if it is only logged; smoothing leaves T_phi alone."""
 
     def weights(**case):
         agent = updated((1e-2, 1e-2), outcome_input=outcome_input, dynamics_error="squared", **case)[2]
@@ -152,7 +138,7 @@ def test_an_update_of_the_model(outcome_input):
     as_is = weights()
     assert all(map(torch.equal, as_is, weights(diagnose=True)))
     assert all(map(partial(torch.allclose, atol=1e-6), as_is, weights(later=5.0)))
-    assert not any(map(torch.allclose, as_is, weights(gamma=0.5)))
+    assert not any(map(torch.allclose, as_is, weights(gamma=0.5)))  # later steps are discounted
     smoothed = weights(smooth=True)
     assert torch.equal(as_is[0], smoothed[0]) and not torch.allclose(as_is[1], smoothed[1])
 
@@ -165,54 +151,36 @@ def test_epsilon_is_in_units_of_scale(monkeypatch):
 
 
 def test_held_out_episodes_and_their_error():
-    """The 11th, the 31st, ... Errors of a T_phi that changes nothing, where x grows by 1: 1, 2, and too short for 3.
-
-    The state after a terminating step does not count.
-    """
+    """The 11th, the 31st, ... Errors of a T_phi that changes nothing, where x grows by 1: 1, 2, and too short for 3."""
     agent = Agent(1, (1,), args := Args(horizon=3))
     nn.init.zeros_(agent.dynamics.out.weight), nn.init.zeros_(agent.dynamics.out.bias)
     replay = Replay(capacity=80, d=1, m=1, horizon=3, device="cpu")
     for i in range(80):
-        s_next = [i % 2 + 1 if i // 2 in (10, 30) and i != 61 else 100]
-        replay.add([i % 2], 0, torch.zeros(1), 0.0, i == 61, s_next, episode=i // 2)
+        s_next = [i % 2 + 1 if i // 2 in (10, 30) and i != 61 else 100]  # after a terminating step it does not count
+        replay.add([i % 2], 0, torch.full((1,), i // 2), 0.0, i == 61, s_next, episode=i // 2)
     assert flexplore.consistency_error(agent, args, replay) == [1, 2, None]
+    assert {*replay.sample(2000, 2).z[0, :, 0].tolist()} == {*range(40)} - {10, 30}
 
 
-def trained_l_ex(shift_of_k, conditional, horizon=1, gamma=0.9):
-    """L_ex of a discriminator trained between N(0, 1) and N(shift_of_k[k], 1), and the W1 of its test samples."""
+@pytest.mark.parametrize("shift_of_k, conditional, horizon, expected", [
+    ([2.0, 2.0], False, 1, 2.0),  # W1 of shifted Gaussians is the shift
+    ([1.0, 1.0], False, 3, 1 + 0.9 + 0.81),
+    ([1.0, -1.0], True, 1, 1.0),  # k = 0 is predicted 1 too high, k = 1 as much too low:
+    ([1.0, -1.0], False, 1, 0.3687),  # the marginals, N(0, 1) and a mixture, stay close
+])  # fmt: skip
+def test_l_ex_attains_the_discounted_sum_of_w1(shift_of_k, conditional, horizon, expected):
+    """Of a discriminator trained between N(0, 1) and N(shift_of_k[k], 1), as by Theorems 3.1 and 3.2."""
     f = Discriminator(1, 2, 1, 32, conditional)
     optimizer = torch.optim.Adam(f.parameters(), lr=3e-3, maximize=True)
     for batch_size in [512] * 500 + [8192]:  # the last one, large, is the test
         k = torch.randint(2, (horizon * batch_size,))
         real = torch.randn(len(k), 1)
-        predicted = torch.randn(len(k), 1) + shift_of_k[k][:, None]
+        predicted = torch.randn(len(k), 1) + torch.tensor(shift_of_k)[k, None]
         zeros = torch.zeros_like(real)
         values = f(torch.stack([real, predicted]), zeros, k, zeros, torch.ones(1)).view(2, horizon, batch_size)
-        L_ex = flexplore.wasserstein_loss(*values, (gamma ** torch.arange(horizon))[:, None])
-        optimizer.zero_grad()
-        L_ex.backward()
-        optimizer.step()
-    return L_ex.item(), wasserstein_distance(real[:, 0].numpy(), predicted[:, 0].numpy())
-
-
-def test_discriminator_estimates_w1():
-    """Shifted Gaussians: W1 is the shift. With H = 1 L_ex attains it (Theorem 3.2), and may not exceed it."""
-    estimate, w1 = trained_l_ex(torch.tensor([2.0, 2.0]), conditional=False)
-    assert estimate == pytest.approx(w1, rel=0.05) and estimate < 1.001 * w1
-
-
-def test_l_ex_attains_the_discounted_sum_of_w1():
-    """Theorem 3.1 over H = 3 steps of the same distributions."""
-    estimate, _ = trained_l_ex(torch.tensor([1.0, 1.0]), conditional=False, horizon=3)
-    assert estimate == pytest.approx(1 + 0.9 + 0.81, rel=0.05)
-
-
-def test_only_the_conditional_discriminator_sees_errors_that_cancel():
-    """k = 0 is predicted 1 too high, k = 1 as much too low: the marginals stay close, T(.|s,k,z) is 1 away."""
-    shifts = torch.tensor([1.0, -1.0])
-    conditional, _ = trained_l_ex(shifts, conditional=True)
-    marginal, _ = trained_l_ex(shifts, conditional=False)
-    assert conditional == pytest.approx(1, abs=0.05) and marginal < 0.6
+        L_ex = flexplore.wasserstein_loss(*values, (0.9 ** torch.arange(horizon))[:, None])
+        optimizer.zero_grad(), L_ex.backward(), optimizer.step()
+    assert L_ex.item() == pytest.approx(expected, rel=0.05, abs=0.04)
 
 
 @pytest.mark.parametrize("conditional", [True, False])
@@ -225,9 +193,7 @@ def test_discriminator_is_1_lipschitz_in_the_next_state(conditional):
     for spread in [1.0] * 50 + [0.01]:  # train it to be as steep as it can
         b = a + spread * scale * torch.randn(1000, 5)
         f_a, f_b = f(torch.stack([a, b + 0.5]), s, k, z, scale)
-        optimizer.zero_grad()
-        (f_a - f_b).mean().backward()
-        optimizer.step()
+        optimizer.zero_grad(), (f_a - f_b).mean().backward(), optimizer.step()
     f.eval()  # measure without another power iteration
     f_a, f_b = f(torch.stack([a, b]), s, k, z, scale)
     slope = (f_a - f_b).abs() / ((a - b) / scale).norm(dim=1)
@@ -345,15 +311,13 @@ def test_refit_by_hand():
 
 
 def test_evaluation_takes_the_densest_action():
-    k = torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 0]])
-    z = torch.tensor([[-1.0, 0.98, 1.0, 0.5, 0.5], [0.0, 0.0, 0.9, -0.9, 0.0]])[..., None]
-    weight = torch.tensor([[0.3, 0.15, 0.15, 0.2, 0.2], [0.1, 0.2, 0.1, 0.1, 0.5]])
+    k = torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
+    z = torch.tensor([[-1, 0.98, 1, 0.5, 0.5], [0, 0, 0.9, -0.9, 0], [-0.9, -0.9, 0.9, 0.92, 0.94]])[..., None]
+    weight = torch.tensor([[0.3, 0.15, 0.15, 0.2, 0.2], [0.1, 0.2, 0.1, 0.1, 0.5], [0.1, 0.15, 0.25, 0.25, 0.25]])
     best_k, best_z = flexplore.densest_action(k, z, weight)
-    assert best_k.tolist() == [1, 0]  # neither the first elite nor the k of the largest total weight in the first row
-    torch.testing.assert_close(best_z, torch.tensor([[0.5], [0.0]]))
-    k, z = torch.zeros(1, 4, dtype=torch.long), torch.tensor([[[-0.9], [0.9], [0.92], [0.94]]])
-    _, best_z = flexplore.densest_action(k, z, torch.full((1, 4), 0.25))
-    torch.testing.assert_close(best_z, torch.tensor([[0.92]]), atol=1e-4, rtol=0)  # not 0.465, the mean
+    assert best_k.tolist() == [1, 0, 0]  # not the first elite, nor the k of the largest total weight in the first row
+    # in the last row not the mean, 0.465
+    torch.testing.assert_close(best_z[:, 0], torch.tensor([0.5, 0.0, 0.92]), atol=1e-4, rtol=0)
 
 
 class Toy(Agent):
@@ -402,13 +366,6 @@ def test_evaluation_acts_where_elites_are_densest():
     args = Args(num_samples=1000, num_elites=100, num_iterations=1, mi_weight=0.0, proposal_fraction=0.0)
     _, z, *_ = flexplore.mppi(agent, torch.zeros(1, 1), flexplore.initial_plan(1, 1, agent), args, explore=False)
     assert z.item() == pytest.approx(1)
-
-
-def test_sequences_are_held_in_all_but_the_last_iteration(monkeypatch):
-    agent, args, sample, held = Agent(1, (0, 0), Args()), Args(hold_fraction=0.5), flexplore.sample_sequences, []
-    monkeypatch.setattr(flexplore, "sample_sequences", lambda *x: held.append(x[3]) or sample(*x))
-    flexplore.mppi(agent, torch.zeros(1, 1), flexplore.initial_plan(2, 1, agent), args, explore=True)
-    assert held == [0.5, 0.5, 0.0]
 
 
 def test_proposals_find_what_few_samples_miss():
@@ -487,33 +444,21 @@ def test_random_actions_that_survive(policy):
     assert z[k > 0].std().item() == pytest.approx(0.3 if policy else 0.58, abs=0.05)
 
 
-def test_clipped_rewards_stay_in_the_range_seen():
-    """Of steps that go on: 0 to 2; of steps that end: -5 to 0, as 0 always counts."""
-    replay, agent = Replay(4, 1, 1, 1, "cpu"), Agent(1, (1,), Args(outcome_networks=1))
+def test_the_units_and_the_range_of_clipped_rewards():
+    """Changes of 1 and 2, but none by a terminating step. Rewards of steps that go on: 0 to 2; that end: -5 to 0."""
+    replay, agent = Replay(4, 2, 1, 1, "cpu"), Agent(1, (1,), Args(outcome_networks=1))
     assert [x.tolist() for x in replay.scales()[1:]] == [pytest.approx(1e-3), [[0, 0], [0, 0]]]  # of nothing
-    for r, ends in ((2.0, False), (1.0, False), (-5.0, True), (-3.0, True)):
-        replay.add([0.0], 0, torch.zeros(1), r, ends, [0.0], episode=0)
+    for change, r, ends in ((1.0, 2.0, False), (2.0, 1.0, False), (9.0, -5.0, True), (9.0, -3.0, True)):
+        replay.add([0.0, 5.0], 0, torch.zeros(1), r, ends, [change, 5.0], episode=0)
         if len(replay.train) == 2:  # none has ended
             assert replay.scales()[2].tolist() == [[0, 0], [2, 0]]
-    _, scale, reward_range = replay.scales()
-    assert reward_range.tolist() == [[0, -5], [2, 0]] and scale == pytest.approx(math.sqrt(39 / 4))
+    change_rms, reward_rms, reward_range = replay.scales()
+    assert [*change_rms.tolist(), reward_rms] == pytest.approx([math.sqrt(2.5), 0.01, math.sqrt(39 / 4)])
+    assert reward_range.tolist() == [[0, -5], [2, 0]]
     agent.reward_range.copy_(reward_range)
     for logit, outputs, expected in ((99.0, (9, 9), 2), (99.0, (-9, 9), 0), (-99.0, (9, -9), -5), (-99.0, (0, 9), 0)):
         agent.outcome[0].forward = lambda s, k, z, out=(*outputs, logit): torch.tensor([out], dtype=torch.float)
         assert agent.reward_and_continuation(torch.zeros(1, 1), None, None, None)[0].item() == pytest.approx(expected)
-
-
-def test_the_units_and_what_is_learned_from():
-    """Steps of 1, 2 and, not counted, a terminating one of 9; then 40 episodes, of which two are held out."""
-    replay = Replay(capacity=50, d=2, m=1, horizon=2, device="cpu")
-    for change, ends in ((1.0, False), (2.0, False), (9.0, True)):
-        replay.add([0.0, 5.0], 0, torch.zeros(1), 0.0, ends, [change, 5.0], episode=0)
-    change_rms, reward_rms, _ = replay.scales()
-    assert change_rms.tolist() == pytest.approx([math.sqrt(2.5), 0.01]) and reward_rms == pytest.approx(0.001)
-    for episode in range(1, 41):
-        replay.add([float(episode), 0.0], 0, torch.zeros(1), 0.0, False, [0.0, 0.0], episode)
-    sampled = replay.sample(2000, 2).s[0, :, 0]
-    assert {*sampled.tolist()} == {*range(41)} - {10, 30}
 
 
 def test_held_sequences_and_missing_parameters():
@@ -554,10 +499,7 @@ def test_plans_go_on_from_the_last_one_and_end_at_a_known_time_limit(train):
 
 
 def test_what_a_run_learns_by_and_which_weights_act(train):
-    """Steps 41 to 80 of 80: T = 60, the learning rate falls from 40 on, and a moving average of the weights plans.
-
-    StubEnv, always right: it changes by 0.2, and the last of six steps earns 1.
-    """
+    """Steps 41 to 80 of 80: T = 60, the learning rate falls from 40 on, and a moving average of the weights plans."""
     smoothed, rates, units, acting = [], [], [], []
 
     def update(agent, optimizers, tau, args, smooth, diagnose):
@@ -573,19 +515,19 @@ def test_what_a_run_learns_by_and_which_weights_act(train):
 
     functions = dict(update_model=update, mppi=right, random_action=lambda *_, **__: RIGHT)
     flags = dict(mi_weight=0.0, proposal_fraction=0.0, random_fraction=0.0, smoothing_start=0.75, learning_rate=1e-3)
-    train(functions, **flags, clip_reward=True, anneal_lr=True, weight_averaging=0.75, updates_per_step=1)
+    flags |= dict(clip_reward=True, anneal_lr=True, weight_averaging=0.75, updates_per_step=1)
+    warm_up, end = train(functions, **flags)["curve"]
     assert smoothed == [False] * 20 + [True] * 20
     assert rates == pytest.approx([1e-3 * (2 - step / 40) for step in range(41, 81)], abs=1e-9)
     assert acting[1:5] == pytest.approx([1, 1.25, 1.6875, 2.265625])  # 3/4 of the former and 1/4 of the new
-    assert units[0] == units[-1] == pytest.approx([0.2, 6**-0.5, 0, 0, 0, 6**0.5])
+    assert units[0] == units[-1] == pytest.approx([0.2, 6**-0.5, 0, 0, 0, 6**0.5])  # the last of six steps earns 1
+    assert (warm_up["consistency_error"], warm_up["consistency_error_by_depth"]) == (None, [])
+    assert end["consistency_error"] == np.mean(end["consistency_error_by_depth"]) > 0
 
 
-def test_random_steps_and_greedy_episodes(train, monkeypatch):
-    """Of the 10 steps of an episode random ones are binomial, p = --random-fraction; their kinds are as the flags say.
-
-    Half of the episodes in the second half of a run are played as in evaluation: without them, noise and MI reward.
-    """
-    steps, kinds, actions = [], [], []
+def test_random_steps_and_greedy_episodes(train):
+    """Of an episode's 10 steps random ones are binomial, p = --random-fraction; their kinds are as the flags say."""
+    steps, kinds, env = [], [], StubEnv((1, 1))
 
     def random_action(agent, s, survival, policy):
         steps.append("random"), kinds.append([bool(survival), bool(policy)])
@@ -595,33 +537,30 @@ def test_random_steps_and_greedy_episodes(train, monkeypatch):
         steps.append("explore" if explore else "greedy")
         return *LEFT, plan, s.sum()
 
-    def step(self, action, step=StubEnv.step):
-        actions.append(action[1].item())
-        return step(self, action)
-
-    monkeypatch.setattr(StubEnv, "step", step)
-    functions = dict(random_action=random_action, mppi=left,
+    functions = dict(make_env=lambda *_: env, random_action=random_action, mppi=left,
                      update_model=lambda *_, **__: {}, update_policy=lambda *_, **__: {})  # fmt: skip
     flags = dict(total_timesteps=4000, learning_starts=10, eval_frequency=4000, greedy_fraction=0.5,
                  random_fraction=0.3, survival_fraction=0.8, policy_parameters=0.4, parameter_noise=0.3)  # fmt: skip
     train(functions, **flags)
-    steps, actions = np.reshape(steps, (-1, 10)), np.reshape(actions, (-1, 10))
+    steps, actions = np.reshape(steps, (-1, 10)), np.reshape(env.played, (-1, 10))
     counts, greedy = (steps[1:200] == "random").sum(axis=1), steps == "greedy"
     assert counts.mean() == pytest.approx(3, abs=0.5) and counts.var() == pytest.approx(2.1, rel=0.35)
     assert not np.any(kinds[:10]) and np.mean(kinds[10:], axis=0) == pytest.approx([0.8, 0.4], abs=0.07)
     assert not greedy[:200].any() and greedy[200:].mean() == pytest.approx(0.5, abs=0.15)
-    assert (greedy == greedy[:, :1]).all() and ((actions == 0) == greedy).all()
+    assert (greedy == greedy[:, :1]).all() and ((actions == 0) == greedy).all()  # as in evaluation, without noise
 
 
 def test_frequencies_are_sines_and_cosines_of_the_state():
     s = torch.tensor([[0.5, -1.0]])
-    agent = Agent(2, (1,), Args(frequencies=2))  # pi/2 s and pi s
+    agent = Agent(2, (1, 1), Args(frequencies=2))  # pi/2 s and pi s
     expected = [0.5, -1, 0.5**0.5, -1, 1, 0, 0.5**0.5, 0, 0, -1]
     assert agent.fourier(s)[0].tolist() == pytest.approx(expected, abs=1e-6)
-    s_next, k, z = s + 0.1, torch.zeros(1).long(), torch.zeros(1, 1)
+    s_next, k, z = s + 0.1, torch.ones(1).long(), torch.ones(1, 1)
     assert agent.outcomes(s, k, z, s_next).shape == (Args().outcome_networks, 1, 3)
-    of_next = Agent(2, (1,), Args(frequencies=2, outcome_input="next_state", outcome_networks=1))
+    of_next = Agent(2, (1, 1), Args(frequencies=2, outcome_input="next_state", outcome_networks=1))
+    assert of_next.reward_and_continuation(s, k, z, s_next)[0] != of_next.reward_and_continuation(s, k, z, s)[0]
     of_next.outcome[0].forward = lambda x: x
+    of_next.dynamics.scale.fill_(0.1)  # s' enters as it is, unscaled, and neither k nor z does
     x = of_next.outcomes(s, k, z, s_next)[0, 0]
     assert torch.equal(x, torch.cat([agent.fourier(s), agent.fourier(s_next)], dim=1)[0])
     assert torch.equal(Agent(2, (1,), Args(frequencies=0)).fourier(s), s)
@@ -631,7 +570,7 @@ class StubEnv(gym.Env):
     """A walk on a line that ends at 1 (success), with any number of actions and of parameters."""
 
     def __init__(self, parameter_sizes):
-        self.parameter_sizes = parameter_sizes
+        self.parameter_sizes, self.played = parameter_sizes, []
         box = gym.spaces.Box(-1, 1, (max(1, *parameter_sizes),), np.float32)
         self.action_space = gym.spaces.Tuple((gym.spaces.Discrete(len(parameter_sizes)), box))
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
@@ -644,6 +583,7 @@ class StubEnv(gym.Env):
     def step(self, action):
         k, z = action
         assert 0 <= k < len(self.parameter_sizes) and (z[self.parameter_sizes[k] :] == 0).all()
+        self.played.append(z[0].item())
         self.x, self.t = self.x + np.float32(0.2 if k % 2 else -0.2), self.t + 1
         success = bool(self.x[0] > 1)
         return self.x, float(success), success, self.t == 10 and not success, {"is_success": success}
@@ -656,10 +596,13 @@ def test_trains_with_missing_parameters_and_many_actions(parameter_sizes, train)
     assert [point["step"] for point in result["curve"]] == [40, 80] and len(result["final"]["returns"]) == 3
 
 
-@pytest.mark.parametrize("script, entries", [(flexplore_goal, {"final"}), (flexplore_hard_move, {"final", "final_25"})])
-def test_the_other_scripts_train_with_what_only_they_use(script, entries):
-    """Goal: pruning with optimism and clipped rewards; Hard Move: a second count of the final episodes."""
-    result = script.train(script.Args(**TINY))
+@pytest.mark.parametrize("script, flags, entries", [
+    (flexplore_goal, {}, {"final"}),  # pruning with optimism and clipped rewards
+    (flexplore_hard_move, {}, {"final", "final_25"}),  # a second count of the final episodes
+    (flexplore, dict(flexibility=0.0, mi_weight=0.0, smoothing="never", proposal_fraction=0.0), {"final"}),  # DLPA-like
+])  # fmt: skip
+def test_trains_with_what_no_other_test_has(script, flags, entries):
+    result = script.train(script.Args(**TINY, **flags))
     assert {name for name in result if "final" in name} == entries
     assert all(len(result[name]["returns"]) == 3 for name in entries)
 
@@ -684,20 +627,28 @@ def test_evaluation_neither_depends_on_the_random_numbers_of_training_nor_change
     assert (outcomes[0] == outcomes[1]).all() and outcomes[0][0, 0].std() > 0
 
 
-def test_evaluation_searches_more_than_training(monkeypatch):
+def test_evaluation_searches_more_than_training_and_both_hold_in_all_but_the_last_iteration(monkeypatch):
     monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
-    args = Args(horizon=2, num_samples=64, eval_samples_factor=4, eval_extra_steps=3)
-    sample, searches = flexplore.sample_sequences, set()
-    monkeypatch.setattr(flexplore, "sample_sequences", lambda *x: searches.add((len(x[1].mean), x[2])) or sample(*x))
-    flexplore.evaluate(Agent(1, (1, 1), args), args, range(1))
-    assert searches == {(5, 256)} and (args.horizon, args.num_samples) == (2, 64)
+    args = Args(horizon=2, num_samples=64, hold_fraction=0.5, eval_samples_factor=4, eval_extra_steps=3)
+    agent, sample, seen = Agent(1, (1, 1), args), flexplore.sample_sequences, []
+    monkeypatch.setattr(flexplore, "sample_sequences", lambda *x: seen.append((len(x[1].mean), *x[2:])) or sample(*x))
+    flexplore.evaluate(agent, args, range(1))
+    flexplore.mppi(agent, torch.zeros(1, 1), flexplore.initial_plan(2, 1, agent), args, explore=True)  # as in training
+    assert seen[:-3] == [(5, 256, 0.5), (5, 256, 0.5), (5, 256, 0.0)] * (len(seen) // 3 - 1)
+    assert seen[-3:] == [(2, 64, 0.5), (2, 64, 0.5), (2, 64, 0.0)]
 
 
-def test_divergence_names_the_step_and_the_culprit(tmp_path):
-    with pytest.raises(SystemExit, match=r"step 4\d: the value of the elites is (tensor\()?(nan|inf)"):
-        flexplore.train(Args(**TINY, learning_rate=1e30, updates_per_step=1, random_fraction=0.0))
+@pytest.mark.parametrize("steps, message", [
+    (80, r"step 42: the value of the elites is (tensor\()?(nan|inf)"), (41, "step 41: the evaluation's return is nan"),
+])  # fmt: skip
+def test_divergence_names_the_step_and_the_culprit(steps, message, tmp_path):
+    """Of the weights by the update of step 41; if that is the last one, there is no final evaluation."""
+    flags = dict(total_timesteps=steps, learning_rate=1e30, updates_per_step=1, random_fraction=0.0, anneal_lr=False)
+    with pytest.raises(SystemExit, match=message):
+        flexplore.train(Args(**TINY | flags, checkpoint_frequency=0))
     (path,) = tmp_path.glob("runs/*/result.json")  # what was computed is kept
-    assert [point["step"] for point in json.loads(path.read_text())["curve"]] == [40]
+    result = json.loads(path.read_text())
+    assert [point["step"] for point in result["curve"]] == [40] and "final" not in result
 
 
 @pytest.mark.parametrize("method, quantity", [("reset", "the first observation"), ("step", "the observation")])
@@ -709,78 +660,27 @@ def test_an_environment_that_is_broken_is_named(method, quantity, train, monkeyp
         train({})
 
 
-def test_weights_that_are_broken_by_the_last_update_get_no_final_evaluation(monkeypatch, tmp_path):
-    def breaks(agent, *_, **__):
-        agent.dynamics.out.bias.data.fill_(math.nan)
-        return {}
-
-    monkeypatch.setattr(flexplore, "update_model", breaks)
-    with pytest.raises(SystemExit, match="step 41: the evaluation's return is nan"):
-        flexplore.train(Args(**TINY | {"total_timesteps": 41}, checkpoint_frequency=0))
-    (path,) = tmp_path.glob("runs/*/result.json")
-    assert "final" not in (result := json.loads(path.read_text())) and len(result["curve"]) == 1
-
-
-@pytest.mark.parametrize("flags", ["", "--flexibility 0 --mi-weight 0 --smoothing never --proposal-fraction 0"])
-def test_a_run_is_reproducible_bit_for_bit(flags, tmp_path):
-    """Two processes with the same seed; 300 steps of the script as a user starts it."""
-    small = "--total-timesteps 300 --learning-starts 270 --eval-frequency 150 --eval-episodes 2 --final-eval-episodes 3"
-    results = []
-    for run in "ab":
-        (tmp_path / run).mkdir()
-        command = [sys.executable, flexplore.__file__, "--seed", "7", *small.split(), *flags.split()]
-        out = subprocess.run(command, cwd=tmp_path / run, capture_output=True, text=True, check=True).stdout
-        assert "final: return" in out
-        (path,) = (tmp_path / run / "runs").glob("*/result.json")
-        result = json.loads(path.read_text())
-        for point in result["curve"]:
-            point.pop("wall_seconds")
-        results.append((result["curve"], result["final"]))
-        keys = "env_id seed args total_timesteps wall_seconds sps plan_ms update_ms hardware versions commit"
-        assert set(keys.split()) <= set(result)
-        assert list((path.parent).glob("events.out.tfevents*"))
-    assert results[0] == results[1]
-    curve, final = results[0]
-    assert [point["step"] for point in curve] == [150, 300] and final["episodes"] == len(final["returns"]) == 3
-    assert curve[0]["consistency_error"] is None and curve[1]["consistency_error"] > 0  # learning starts after 270
-
-
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # PyTorch's own
 def test_a_compiled_run_draws_the_same_random_numbers(train):
-    actions = []
-
-    class Recorded(StubEnv):
-        def step(self, action):
-            actions.append(action[1].item())
-            return super().step(action)
+    env = StubEnv((1, 1))
 
     def mppi(agent, s, plan, args, explore):
         return torch.zeros(1).long(), torch.rand(1, 1) - torch.rand(1, 1), plan, s.sum()
 
-    idle = {"update_model": lambda *_, **__: {}, "update_policy": lambda *_: {}}
+    functions = dict(make_env=lambda *_: env, mppi=mppi, update_model=lambda *_, **__: {}, update_policy=lambda *_: {})
     for compile in (False, True):
-        train({"make_env": lambda *_: Recorded((1, 1)), "mppi": mppi} | idle, compile=compile, random_fraction=0.0)
-    assert len(set(actions[:80])) > 60 and actions[:80] == actions[80:]
+        train(functions, compile=compile, random_fraction=0.0)
+    assert len(set(env.played[:80])) > 60 and env.played[:80] == env.played[80:]
 
 
 def test_the_commit_tells_whether_the_script_was_changed_since(tmp_path, monkeypatch):
-    def git(*command):
-        command = ["git", "-c", "user.name=x", "-c", "user.email=x", *command]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
-
-    def commit():
-        return flexplore.provenance(Args())["commit"]
-
-    script = tmp_path / "script.py"
-    script.write_text("1")
-    monkeypatch.setattr(flexplore, "__file__", str(script))
-    assert commit() is None  # not a checkout
-    git("init"), git("add", "."), git("commit", "-m", "first")
-    assert commit() == git("rev-parse", "HEAD")
-    (tmp_path / "other").write_text("2")
-    assert commit() == git("rev-parse", "HEAD")
-    script.write_text("2")
-    assert commit() == git("rev-parse", "HEAD") + "-dirty"
+    monkeypatch.setattr(flexplore, "__file__", str(tmp_path / "script.py"))
+    first, commits = "git init && git add . && git -c user.name=x -c user.email=x commit -m first", []
+    for command in ("echo 1 > script.py", first, "echo 2 > other", "echo 2 > script.py"):
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+        commits.append(flexplore.provenance(Args())["commit"])
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True).stdout.strip()
+    assert len(head) == 40 and commits == [None, head, head, f"{head}-dirty"]
 
 
 BAD_VALUES = {  # flags, and values that every one of them refuses
@@ -800,11 +700,12 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
     "env-id env-source dynamics-error outcome-input activation discriminator smoothing": "0 other",
     "learning-starts": "2501",  # more than --total-timesteps
     "num-elites": "257",  # more than --num-samples
+    "torch-deterministic cuda compile track capture-video save-model anneal-lr clip-reward prune": "maybe",
 }  # fmt: skip
-SWITCHES = "torch-deterministic cuda compile track capture-video save-model anneal-lr clip-reward prune".split()
-BAD_FLAGS = [(f"--{name}", value) for names, values in BAD_VALUES.items()
+BAD_FLAGS = [(flexplore, (f"--{name}", value)) for names, values in BAD_VALUES.items()
              for name in names.split() for value in values.split()]  # fmt: skip
-BAD_TOGETHER = [(name, "1", "--outcome-networks", "1") for name in ("--optimism", "--eval-caution")]
+BAD_FLAGS += [(flexplore, (name, "1", "--outcome-networks", "1")) for name in ("--optimism", "--eval-caution")]
+BAD_FLAGS += [(flexplore_hard_move, ("--n", "5")), (flexplore_goal, ("--env-id", "Goal"))]
 
 
 def is_one_sentence(error):  # ours, or tyro's box with its hint
@@ -813,24 +714,14 @@ def is_one_sentence(error):  # ours, or tyro's box with its hint
 
 def test_bad_flags_are_of_every_flag():
     names_and_paths = {"wandb-project-name", "wandb-entity", "resume", "evaluate"}
-    known = {flag[2:] for flag, _ in BAD_FLAGS} | names_and_paths | set(SWITCHES)
+    known = {flags[0][2:] for script, flags in BAD_FLAGS if script is flexplore} | names_and_paths
     assert known == {name.replace("_", "-") for name in vars(Args())}
 
 
-@pytest.mark.parametrize("script, flags", [(flexplore_hard_move, ("--n", "5")), (flexplore_goal, ("--env-id", "Goal"))])
-def test_bad_flags_of_one_script(script, flags, capsys):
+@pytest.mark.parametrize("script, flags", BAD_FLAGS, ids=lambda x: " ".join(x) if isinstance(x, tuple) else None)
+def test_bad_flags(script, flags, capsys, tmp_path):
     with pytest.raises(SystemExit) as end:
-        tyro.cli(script.Args, args=flags)
-    error = capsys.readouterr().err
-    assert end.value.code == 2 and is_one_sentence(error) and flags[0] in error
-
-
-@pytest.mark.parametrize(
-    "flags", BAD_FLAGS + BAD_TOGETHER + [(f"--{name}", "maybe") for name in SWITCHES], ids=" ".join
-)
-def test_bad_flags(flags, capsys, tmp_path):
-    with pytest.raises(SystemExit) as end:
-        flexplore.check(tyro.cli(Args, args=flags))
+        script.check(tyro.cli(script.Args, args=flags))
     error = capsys.readouterr().err
     assert end.value.code == 2 and not list(tmp_path.iterdir())
     assert is_one_sentence(error) and (flags[0] if flags[1] != "maybe" else "maybe") in error

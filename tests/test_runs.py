@@ -15,9 +15,10 @@ from moviepy import VideoFileClip
 
 import flexplore_catch_point as flexplore
 
-SMALL = ("--total-timesteps 240 --learning-starts 80 --eval-frequency 120 --eval-episodes 2 --final-eval-episodes 4 "
+SMALL = ("--total-timesteps 300 --learning-starts 80 --eval-frequency 150 --eval-episodes 2 --final-eval-episodes 4 "
          "--num-samples 32 --num-elites 4 --batch-size 16 --updates-per-step 1 "
-         "--checkpoint-frequency 50").split()  # fmt: skip
+         "--checkpoint-frequency 50 --random-fraction 0.3 --greedy-fraction 0.5 --survival-fraction 0.5 "
+         "--parameter-noise 0.3").split()  # fmt: skip
 TINY = dict(total_timesteps=160, learning_starts=110, eval_frequency=160, eval_episodes=1, final_eval_episodes=1,
             num_samples=32, num_elites=4, batch_size=16, checkpoint_frequency=50)  # fmt: skip
 TIMINGS = {"wall_seconds", "sps", "plan_ms", "update_ms", "evaluation_seconds"}
@@ -38,7 +39,8 @@ def without_timings(path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    assert start(folder, "--save-model").returncode == 0
+    done = start(folder, "--save-model")
+    assert done.returncode == 0 and "final: return" in done.stdout
     (run_dir,) = (folder / "runs").iterdir()
     return run_dir
 
@@ -79,27 +81,26 @@ def test_a_saved_model_repeats_the_final_evaluation(run, tmp_path):
     assert "--horizon must be left out" in refused.stderr and refused.returncode == 2
     assert start(tmp_path, "--evaluate", str(run / "model.pt"), small=()).returncode == 0
     evaluation, result = (json.loads((run / name).read_text()) for name in ("evaluation.json", "result.json"))
-    assert evaluation["final"] == result["final"]
+    assert (final := evaluation["final"]) == result["final"] and final["episodes"] == len(final["returns"]) == 4
+    keys = "env_id seed args total_timesteps wall_seconds sps plan_ms update_ms hardware versions commit"
+    assert set(keys.split()) <= set(result) and any(run.glob("events.out.tfevents*"))
 
 
 @pytest.mark.parametrize(
     "damage", ["truncated", "pickled", "another script's", "other flags", "a flipped byte", "a missing part"]
 )
 def test_refuses_a_checkpoint_that_is_not_this_runs(damage, run, tmp_path):
-    checkpoint = tmp_path / "checkpoint.pt"
-    content = torch.load(run / "checkpoint.pt", weights_only=True)
+    checkpoint, content = tmp_path / "checkpoint.pt", torch.load(run / "checkpoint.pt", weights_only=True)
     if damage == "another script's":
         content["script"] = "flexplore_goal"
     if damage == "a missing part":
         del content["replay"]
     flexplore.write(checkpoint, content)
+    whole = bytearray(checkpoint.read_bytes())
     if damage == "a flipped byte":
         largest = max(ZipFile(checkpoint).infolist(), key=lambda part: part.file_size)  # the numbers of a tensor
-        whole = bytearray(checkpoint.read_bytes())
         whole[largest.header_offset + largest.file_size // 2] ^= 1
-        checkpoint.write_bytes(whole)
-    if damage == "truncated":
-        checkpoint.write_bytes(checkpoint.read_bytes()[:-5000])
+    checkpoint.write_bytes(whole[:-5000] if damage == "truncated" else whole)
     if damage == "pickled":
         torch.save(Path(), checkpoint)  # an object, which loading it would have to construct
     flags = ["--gamma", "0.9"] if damage == "other flags" else []

@@ -25,28 +25,16 @@ def args_fields(path):
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_one_algorithm_text(path):
+def test_one_text(path):
+    """The algorithm, the imports and, but for the environments' own, the flags; requirements.txt has all it needs."""
     here, there = algorithm(path).splitlines(), algorithm(SCRIPTS[0]).splitlines()
     assert len(SCRIPTS) == 4 and here == there, "run `python tests/sync.py flexplore_<the edited one>.py`"
-
-
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_one_set_of_flags(path):
-    only_here = {"env_source", "n"}  # the environments' own
-    fields = [[field for field in args_fields(p) if field[0] not in only_here] for p in (path, SCRIPTS[-1])]
+    fields = [[field for field in args_fields(p) if field[0] not in ("env_source", "n")] for p in (path, SCRIPTS[-1])]
     assert fields[0] == fields[1] and len(fields[0]) > 30
     imports = [re.findall(r"^(?:import|from) .*", p.read_text(), re.M) for p in (path, SCRIPTS[0])]
     assert imports[0] == imports[1]
-
-
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_inline_metadata_equals_requirements(path):
     inline = re.search(r"^# dependencies = \[(.*)\]$", path.read_text(), re.M)[1]
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert re.findall(r'"(.*?)"', inline) == [line for line in lines if line and not line.startswith("#")]
-
-
-def test_requirements_have_all_that_is_imported_at_the_start():
-    packages = {*re.findall(r"^(?:import|from) (\w+)", SCRIPTS[0].read_text(), re.M)}  # of the others, too: see above
-    required = re.findall(r"^\w+", (ROOT / "requirements.txt").read_text(), re.M)
-    assert packages - sys.stdlib_module_names <= {*required}
+    packages = {re.findall(r"\w+", line)[1] for line in imports[0]}
+    assert packages - sys.stdlib_module_names <= {*re.findall(r"^\w+", "\n".join(lines), re.M)}
