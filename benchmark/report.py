@@ -639,7 +639,7 @@ TARGETS = {"platform": 0.98, "hard_move_4": 6.7}  # returns; of other tasks the 
 
 
 def sweep(results):
-    """Half and twice of each size: median minutes to the target, how many runs reach it, return and success."""
+    """Half and twice of each size: median minutes of training to a target, how many runs reach it, what they end at."""
     tasks, rows = results.tasks("sweep"), []
     targets = {task: TARGETS.get(task, TASKS[task].published_return[0]) for task in tasks}
     for variant, flags in EXPERIMENTS["sweep"].variants.items():
@@ -647,7 +647,7 @@ def sweep(results):
         for task in tasks:
             runs = results.runs("sweep", task, variant)
             shift = curve_shift(task, runs)[0] if runs else 0
-            times = [x[1] for run in runs if (x := reached(task, run, targets[task], shift))]
+            times = [x[0] / run["sps"] / 60 for run in runs if (x := reached(task, run, targets[task], shift))]
             cells.append(f"{np.median(times):.1f} ({len(times)} of {len(runs)})" if times else "never" if runs else "")
             cells.append(pair(all_starts(task, runs).mean(axis=1), digits(task)) if runs else "")
         values = {x.split()[-1]: None for x in flags.values()} if flags else {}
