@@ -14,7 +14,6 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import gymnasium as gym
 import numpy as np
@@ -276,19 +275,12 @@ class TruePlatform(platform.Agent):
 
 
 if __name__ == "__main__":
-    subcommand = tyro.conf.subcommand
-    args = tyro.cli(
-        Annotated[hard_move.Args, subcommand("hard-move", description="the equations of Hard Move")]
-        | Annotated[goal.Args, subcommand("goal", description="the equations of Goal and Hard Goal")]
-        | Annotated[catch_point.Args, subcommand("catch-point", description="the equations of Catch Point")]
-        | Annotated[platform.Args, subcommand("platform", description="the equations of Platform")]
-    )
-    script, true = {
-        hard_move.Args: (hard_move, TrueHardMove), goal.Args: (goal, TrueGoal),
-        catch_point.Args: (catch_point, TrueCatchPoint), platform.Args: (platform, TruePlatform),
-    }[type(args)]  # fmt: skip
-    task = Path(script.__file__).stem.removeprefix("flexplore_") + (f"_{args.n}" if script is hard_move else "")
-    task = "hard_goal" if args.env_id == "HardGoal-v0" else task
+    tasks = {"hard-move": (hard_move, TrueHardMove), "goal": (goal, TrueGoal),
+             "catch-point": (catch_point, TrueCatchPoint), "platform": (platform, TruePlatform)}  # fmt: skip
+    args = tyro.extras.subcommand_cli_from_dict({name: script.Args for name, (script, _) in tasks.items()})
+    task, script, true = next((name, *x) for name, x in tasks.items() if type(args) is x[0].Args)
+    task = "hard_goal" if args.env_id == "HardGoal-v0" else task.replace("-", "_")
+    task += f"_{args.n}" if script is hard_move else ""
     script.check(args)
     args.proposal_fraction, args.eval_caution, args.total_timesteps = 0.0, 0.0, 0  # no policies, and one model
     script.configure_torch()

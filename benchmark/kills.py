@@ -82,7 +82,7 @@ def kill_and_resume(script, moments, undisturbed):
             process = start(script, folder, *resume)
             time.sleep(moment)
             process.kill()
-            if process.wait() >= 0:
+            if process.wait() == 0:  # a run that fails goes on here, and is not identical
                 return None
             step, files = examine(folder)
             steps.append(step), corrupt.extend(files)

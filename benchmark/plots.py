@@ -2,27 +2,9 @@
 
 import matplotlib
 import numpy as np
+import report
 from experiments import HORIZONS
-from report import (
-    ABLATIONS,
-    CHOICES,
-    COMPONENTS,
-    EXPLORATION,
-    FLEXIBILITIES,
-    NAMES,
-    PLANE,
-    SMOOTHING,
-    TASKS,
-    all_starts,
-    consistency_error,
-    coordinates,
-    coverages,
-    curve_shift,
-    final,
-    flexibility_variant,
-    known,
-    return_and_percent,
-)
+from report import NAMES, TASKS, all_starts, curve_shift, final, return_and_percent
 from scipy.stats import bootstrap
 
 matplotlib.use("Agg")
@@ -74,24 +56,32 @@ def return_limits(ax, task, headroom=0.08):
     ax.set_ylim(random - 0.15 * (limit - random), limit + headroom * (limit - random))
 
 
-def show_curve(ax, x, values, last, colour, label):
-    """Mean of values (seeds, points) with its interval, and that of the final evaluations as a diamond."""
-    ax.plot(x, values.mean(axis=0), color=colour, linewidth=1.5, label=label)
-    ax.fill_between(x, *interval(values), color=colour, alpha=0.2, linewidth=0)
-    ax.plot(x[-1], np.mean(last), "D", color=colour, markersize=5, markeredgecolor="white", clip_on=False, zorder=3,
-            label=f"{label}, final")  # fmt: skip
-
-
-def curves(results, over):
-    """Return and success of greedy episodes against environment steps or minutes, and the final evaluation.
+def show_curves(ax, results, experiment, task, names, i=0, over="steps"):
+    """Return (i = 0) or success (1) on the way: means over seeds with intervals; final means as diamonds.
 
     Both are moved to the level of all starts: their own are easier or harder.
     """
+    runs_of = {v: runs for v in names if (runs := results.runs(experiment, task, v))}
+    shift = curve_shift(task, [run for runs in runs_of.values() for run in runs])[i]
+    for variant, runs in runs_of.items():
+        values = np.array([[return_and_percent(point)[i] for point in run["curve"]] for run in runs]) + shift
+        x = [point["step"] for point in runs[0]["curve"]]
+        if over == "minutes":
+            x = np.mean([[point["wall_seconds"] / 60 for point in run["curve"]] for run in runs], axis=0)
+        last, colour, label = all_starts(task, runs)[i].mean(), COLOURS[variant], names[variant]
+        ax.plot(x, values.mean(axis=0), color=colour, linewidth=1.5, label=label)
+        ax.fill_between(x, *interval(values), color=colour, alpha=0.2, linewidth=0)
+        ax.plot(x[-1], last, "D", color=colour, markersize=5, markeredgecolor="white", clip_on=False, zorder=3,
+                label=f"{label}, final")  # fmt: skip
+    ax.set_xlim(left=0)
+
+
+def curves(results, over):
+    """Return and success of greedy episodes against environment steps or minutes, and the final evaluation."""
     tasks = results.tasks("table")
     figure, axes = grid_of(tasks, 4, 2.9, 2.05, rows_each=2)
     for task, upper, lower in zip(tasks, *axes):
         t = TASKS[task]
-        runs_of = {v: results.runs("table", task, v) for v in NAMES if results.runs("table", task, v)}
         for i, ax in enumerate((upper, lower)):
             limit = (t.limit, t.limit_success)[i]
             ax.axhspan(*limit, color=GREEN, alpha=0.25, linewidth=0)
@@ -99,15 +89,8 @@ def curves(results, over):
             published = (t.published_return[0], t.published_success)[i]
             ax.axhline(published, color=DARK, linewidth=1, linestyle=(0, (4, 3)), label="best published")
             ax.axhline(t.random[i], color=GREY, linewidth=1, linestyle=":", label="random play")
-            shift = curve_shift(task, [run for runs in runs_of.values() for run in runs])[i]
-            for variant, runs in runs_of.items():
-                values = np.array([[return_and_percent(point)[i] for point in run["curve"]] for run in runs]) + shift
-                x = [point["step"] for point in runs[0]["curve"]]
-                if over == "minutes":
-                    x = np.mean([[point["wall_seconds"] / 60 for point in run["curve"]] for run in runs], axis=0)
-                show_curve(ax, x, values, all_starts(task, runs)[i], COLOURS[variant], NAMES[variant])
-            ax.set_xlim(left=0)
-        seeds = {len(runs) for runs in runs_of.values()}
+            show_curves(ax, results, "table", task, NAMES, i, over)
+        seeds = {len(results.runs("table", task, v)) for v in NAMES} - {0}
         upper.set_title(f"{t.title} ({' or '.join(map(str, sorted(seeds)))} seed{'s' * (seeds != {1})})")
         upper.tick_params(labelbottom=False)
         return_limits(upper, task)
@@ -122,11 +105,11 @@ def smoothing(results):
     tasks = results.tasks("smoothing")
     figure, axes = grid_of(tasks, 4, 2.9, 2.6)
     for task, ax in zip(tasks, axes[0]):
-        for x, variant in enumerate(SMOOTHING):
+        for x, variant in enumerate(report.SMOOTHING):
             if runs := results.runs("smoothing", task, variant):
                 show_values(ax, x, final(runs)[0], COLOURS["flexplore"])
         ax.set_title(TASKS[task].title)
-        ax.set_xticks(range(len(SMOOTHING)), ["always", "0.25", "0.5", "0.75", "never"])
+        ax.set_xticks(range(len(report.SMOOTHING)), ["always", "0.25", "0.5", "0.75", "never"])
         ax.margins(0.1, 0.15)
     axes[0, 0].set_ylabel("final return")
     figure.supxlabel("smoothing starts after this share of the run", fontsize=9)
@@ -136,15 +119,14 @@ def smoothing(results):
 def flexibility(results):
     tasks = results.tasks("flexibility")
     figure, axes = grid_of(tasks, 2, 4.6, 3.3)
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(FLEXIBILITIES)))
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(report.FLEXIBILITIES)))
     for task, ax in zip(tasks, axes[0]):
         for kind, marker in (("conditional", "o"), ("marginal", "^")):
-            for x, colour in zip(FLEXIBILITIES, colours):
-                if x == "0" and kind == "marginal" or not (
-                    runs := results.runs("flexibility", task, flexibility_variant(kind, x))
-                ):
+            for x, colour in zip(report.FLEXIBILITIES, colours):
+                runs = results.runs("flexibility", task, report.flexibility_variant(kind, x))
+                if not runs or (x == "0" and kind == "marginal"):  # without L_ex the two are one
                     continue
-                errors, returns = np.array([consistency_error(run) for run in runs]), final(runs)[0]
+                errors, returns = np.array([report.consistency_error(run) for run in runs]), final(runs)[0]
                 errors, returns = errors[~np.isnan(errors)], returns[~np.isnan(errors)]
                 label = f"λ = {x}" + f", {kind}" * (x != "0")
                 ax.plot(errors, returns, marker, color=colour, alpha=0.3, markersize=4)
@@ -157,7 +139,7 @@ def flexibility(results):
 
 def components(results):
     tasks = results.tasks("components")
-    left_out = [v for v in COMPONENTS if v != "flexplore"]
+    left_out = [v for v in report.COMPONENTS if v != "flexplore"]
     figure, axes = plt.subplots(1, len(left_out), figsize=(11.6, 0.42 * len(tasks) + 1.2), sharey=True, sharex=True,
                                 layout="constrained", squeeze=False)  # fmt: skip
     for variant, ax in zip(left_out, axes[0]):
@@ -171,7 +153,7 @@ def components(results):
                 means = [resamples.choice(x, (9999, len(x))).mean(axis=1) for x in (without, full)]
                 ax.plot(np.percentile(means[0] - means[1], [2.5, 97.5]), [y, y], color=COLOURS["flexplore"])
                 ax.plot(difference, y, "o", color=COLOURS["flexplore"], markersize=5.5)
-        ax.set_title(COMPONENTS[variant])
+        ax.set_title(report.COMPONENTS[variant])
         ax.grid(axis="y", visible=False)
         ax.locator_params(axis="x", nbins=4)
     axes[0, 0].set_yticks(range(len(tasks)), [TASKS[task].title for task in tasks])
@@ -181,20 +163,14 @@ def components(results):
 
 
 def choices(results):
-    """Learning curves with our choices and without most of them, moved as those of the table."""
+    """Learning curves with our choices and without most of them."""
     tasks = results.tasks("choices")
     figure, axes = grid_of(tasks, 5, 2.5, 2.6)
     for task, ax in zip(tasks, axes[0]):
-        runs_of = {v: results.runs("choices", task, v) for v in CHOICES if results.runs("choices", task, v)}
-        shift = curve_shift(task, [run for runs in runs_of.values() for run in runs])[0]
-        for variant, runs in runs_of.items():
-            values = np.array([[point["return_mean"] + shift for point in run["curve"]] for run in runs])
-            x = [point["step"] for point in runs[0]["curve"]]
-            show_curve(ax, x, values, all_starts(task, runs)[0], COLOURS[variant], CHOICES[variant])
+        show_curves(ax, results, "choices", task, report.CHOICES)
         ax.axhline(TASKS[task].limit[1], color=GREEN, linewidth=1, label="limit")
         ax.axhline(TASKS[task].random[0], color=GREY, linewidth=1, linestyle=":", label="random play")
         ax.set(title=TASKS[task].title, xlabel="environment steps")
-        ax.set_xlim(left=0)
         return_limits(ax, task)
     axes[0, 0].set_ylabel("return")
     legend(figure, axes[0, 0], 6 if len(tasks) > 2 else 3)
@@ -207,20 +183,18 @@ def exploration(results):
     size = 8.2, 2.5 * len(tasks) + 0.4
     figure, axes = plt.subplots(len(tasks), 3, figsize=size, layout="constrained", squeeze=False)
     for task, (*pictures, right) in zip(tasks, axes):
-        states = ((name, results.states("exploration", task, v)) for v, name in variants.items())
-        shown = [(name, runs[0]) for name, runs in states if runs]
-        if not shown:
+        first = {name: runs[0] for v, name in variants.items() if (runs := results.states("exploration", task, v))}
+        if not first:
             continue
-        names, first = zip(*shown)
-        if task in PLANE:
-            points, rewards = coordinates(task, first), [run["r"] for run in first]
+        if task in report.PLANE:
+            points, rewards = report.coordinates(task, first.values()), [run["r"] for run in first.values()]
         else:
-            points, rewards = embedding(first)
-        for ax, p, r, name in zip(pictures, points, rewards, names):
+            points, rewards = embedding([*first.values()])
+        for ax, p, r, name in zip(pictures, points, rewards, first):
             good = r >= np.quantile(np.concatenate(rewards), 0.9)
             ax.plot(*p[~good].T, ".", color=COLOURS["flexplore"], markersize=2.5, alpha=0.35)
             ax.plot(*p[good].T, ".", color=COLOURS["dlpa_like"], markersize=3, label="rewards in the top tenth")
-            if task in PLANE:
+            if task in report.PLANE:
                 circle = plt.Circle((0, 0), 0.2, fill=False, color=DARK, linewidth=1.2, label="target in reach")
                 ax.add_patch(circle)
             ax.set(xticks=[], yticks=[])
@@ -230,13 +204,13 @@ def exploration(results):
         for ax in pictures:
             ax.set(xlim=middle[0] + [-reach, reach], ylim=middle[1] + [-reach, reach])
             ax.set_box_aspect(1)
-            ax.set_ylabel("target − agent" if task in PLANE else "t-SNE", fontsize=8)
-        for x, values in enumerate(coverages(results, task).values()):
+            ax.set_ylabel("target − agent" if task in report.PLANE else "t-SNE", fontsize=8)
+        for x, values in enumerate(report.coverages(results, task).values()):
             if len(values):
                 show_values(right, x, values, COLOURS["flexplore"])
-        right.set(xlim=(-0.6, len(EXPLORATION) - 0.4), title="coverage, %", ylim=(0, None))
-        right.set_xticks(range(len(EXPLORATION)), ticks, fontsize=7.5)
-    legend(figure, axes[[task in PLANE for task in tasks].index(True) if set(tasks) & set(PLANE) else 0, 0])
+        right.set(xlim=(-0.6, len(report.EXPLORATION) - 0.4), title="coverage, %", ylim=(0, None))
+        right.set_xticks(range(len(report.EXPLORATION)), ticks, fontsize=7.5)
+    legend(figure, axes[np.argmax([task in report.PLANE for task in tasks]), 0])
     return figure
 
 
@@ -256,14 +230,14 @@ def horizon(results):
     figure, axes = plt.subplots(1, 3, figsize=(11.6, 3.4), layout="constrained")
     quantities = [
         lambda task, H, runs: TASKS[task].score(all_starts(task, runs)[0]),
-        lambda task, H, runs: np.array([consistency_error(run, H) for run in runs]),
+        lambda task, H, runs: np.array([report.consistency_error(run, H) for run in runs]),
         lambda task, H, runs: np.array([run["plan_ms"] for run in runs]),
     ]
     titles = "final score (0 = random play, 1 = limit)", "model error at depth H", "milliseconds per plan"
     for ax, title, quantity in zip(axes, titles, quantities):
         for task, colour in zip(tasks, plt.get_cmap("tab10").colors):
             runs = {H: results.runs("horizon", task, f"H_{H}") for H in HORIZONS}
-            values = {H: known(quantity(task, H, r)) for H, r in runs.items() if r}
+            values = {H: report.known(quantity(task, H, r)) for H, r in runs.items() if r}
             values = {H: v for H, v in values.items() if len(v)}
             x, means = list(values), [v.mean() for v in values.values()]
             low, high = np.reshape([interval(v) for v in values.values()], (-1, 2)).T
@@ -281,7 +255,7 @@ def draw(results, folder):
     folder.mkdir(parents=True, exist_ok=True)
     shown = {"curves_table": "steps", "minutes_table": "minutes"} if results.tasks("table") else {}
     figures = {name: lambda over=over: curves(results, over) for name, over in shown.items()}
-    figures |= {e: lambda e=e: globals()[e](results) for e in ABLATIONS if e != "sweep" and results.tasks(e)}
+    figures |= {e: lambda e=e: globals()[e](results) for e in report.ABLATIONS if e != "sweep" and results.tasks(e)}
     with plt.rc_context(STYLE):
         for name, make in figures.items():
             figure = make()

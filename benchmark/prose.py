@@ -3,7 +3,6 @@
 A phrase is found wherever its words are, with any number in place of each {}.
 """
 
-import json
 import math
 import re
 
@@ -67,7 +66,6 @@ def table(results):
     here = {v: {task: report.final(x)[0] for task, x in of.items()} for v, of in runs.items()}
     everywhere = {v: {task: report.all_starts(task, x) for task, x in of.items()} for v, of in runs.items()}
     returns = {v: {task: x[0] for task, x in of.items()} for v, of in everywhere.items()}
-    success = {v: {task: x[1] for task, x in of.items()} for v, of in everywhere.items()}
     times = [np.array([np.mean([run["wall_seconds"] for run in x]) for x in of.values()]) for of in runs.values()]
     ours, ablated = returns["flexplore"], returns["dlpa_like"]
     missing = {task: t.limit[1] - ours[task] for task, t in TASKS.items()}
@@ -82,12 +80,11 @@ def table(results):
     first, last = runs["flexplore"]["goal"][0], runs["flexplore"]["goal"][0]["curve"][-1]
     printed = [[f"{x['return_mean']:.3f}", f"{x['return_std']:.3f}", f"{100 * x['success_rate']:.1f}"]
                for x in (last, first["final"])]  # fmt: skip
-    ceilings = {task: json.loads((results.root / "ceiling" / f"{task}.json").read_text())["final"]
-                for task in ("goal", "hard_goal")}  # fmt: skip
+    ceilings = {task: results.read(f"ceiling/{task}")["final"] for task in ("goal", "hard_goal")}
     beside = [np.mean([run["final"]["returns"][:200] for run in of[task]]) for of in runs.values() for task in ceilings]
     after_25 = {task: report.all_starts(task, runs["flexplore"][task], "final_25").mean(axis=1) for task in MOVES}
     platform = [f"{ours['platform'].mean() - ablated['platform'].mean():.3f}", f"{ablated['platform'].min():.3f}"]
-    of_each_seed = [x for v in NAMES for x in span(success[v]["platform"], 1)]
+    of_each_seed = [x for v in NAMES for x in span(everywhere[v]["platform"][1], 1)]
     return {
         "for FLEXplore {} on Goal, {} on Hard Goal, {} on Catch Point, {}, {}, {} and {} in Hard Move":
             means(here["flexplore"], ["goal", "hard_goal", "catch_point", *MOVES]),
@@ -112,7 +109,7 @@ def table(results):
         "On Goal and Hard Goal it wins {} and {} %": [wins["goal"][0], wins["hard_goal"][0]],
         "On Catch Point FLEXplore wins {} % of the pairs": wins["catch_point"][:1],
         "beats a DLPA-like one in {} % of the pairs ({} to {}), and takes {} to {} times as long":
-            percents(report.improvement(*(np.stack([*x.values()], axis=1) for x in (ours, ablated))))
+            percents(report.improvement(*report.scores(results, "table", NAMES)))
             + span(times[0] / times[1], 1),
         "it takes {} to {} times the time": span(times[0] / times[1], 1),
         "have an error of up to {} on Catch Point and Hard Move (means of five runs), {} on Goal and Hard Goal": [
@@ -147,7 +144,7 @@ def ablations(results):
     tasks = results.tasks("choices")
     returns = {v: {task: report.all_starts(task, results.runs("choices", task, v))[0] for task in tasks}
                for v in report.CHOICES}  # fmt: skip
-    wins = percents(report.improvement(*(np.stack([*returns[v].values()], axis=1) for v in PLAIN)))
+    wins = percents(report.improvement(*report.scores(results, "choices", PLAIN)))
     drop = {task: [x for v in ("plain", "flexplore")
                    for x in report.mean_and_std(returns[v][task], report.digits(task)).split(" ± ")]
             for task in tasks}  # fmt: skip
@@ -188,7 +185,7 @@ def speed(results):
     shares = [np.mean([run["evaluation_seconds"] / run["wall_seconds"] for run in runs])
               for *_, runs in report.rows_of(results, "table")]  # fmt: skip
     published = {"platform": 0.92, "goal": 28.75, "catch_point": 7.56, "hard_move_8": 7.8}  # DLPA's
-    measured, kills = (json.loads((results.root / f"{name}.json").read_text()) for name in ("speed", "kills"))
+    measured, kills = results.read("speed"), results.read("kills")
     scripts = "platform", "goal", "catch_point", "hard_move"
     peers = [measured[f"{task}, DLPA's code"] for task in ("platform", "hard_move")]
     return {

@@ -6,6 +6,7 @@ benchmark/results. With --results, tables of other results are printed, and thei
 
 import importlib
 import json
+import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -25,8 +26,6 @@ import flexplore_goal as goal  # noqa: E402
 
 RESULTS = ROOT / "benchmark" / "results"
 DOCUMENTS = ROOT / "README.md", ROOT / "benchmark" / "RESULTS.md"
-
-
 LIMITS = json.loads((RESULTS / "limits.json").read_text())  # over all starts
 EDGES = np.arange(-15, 15.5)  # strata of Goal's starts, by the y of the player in metres
 
@@ -79,7 +78,8 @@ CHOICES = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like",
 # flags that are younger than some results: what they are where a result lacks them
 YOUNGER = {"frequencies": 0, "greedy_fraction": 0.0, "dynamics_error": "squared", "optimism": 0.0}
 # flags in which the runs of a variant may differ
-UNRELATED = "seed", "track", "wandb_project_name", "wandb_entity", "capture_video", "save_model", "checkpoint_frequency"
+UNRELATED = {"seed", "track", "wandb_project_name", "wandb_entity", "capture_video", "save_model",
+             "checkpoint_frequency"}  # fmt: skip
 SMOOTHING = {"always": "always", "after_0.25": "T = 0.25", "after_0.5": "T = 0.5", "after_0.75": "T = 0.75",
              "never": "never"}  # fmt: skip
 FLEXIBILITIES = "0", "0.3", "0.5", "0.7", "1"
@@ -92,8 +92,7 @@ EXPLORATION = {"with_mi": "MI reward and random steps", "without_mi": "random st
 
 def differences(x, y):
     """The flags in which the `args` of two results differ, but for those that change no number."""
-    x, y = YOUNGER | x, YOUNGER | y
-    return [n for n in sorted(x.keys() | y.keys()) if n not in UNRELATED and (n not in x or n not in y or x[n] != y[n])]
+    return sorted({name for name, _ in (YOUNGER | x).items() ^ (YOUNGER | y).items()} - UNRELATED)
 
 
 class Results:
@@ -129,12 +128,17 @@ class Results:
 
     def tasks(self, experiment):
         """The tasks of which `experiment` itself has results."""
-        return [task for task in TASKS if [*(self.root / experiment / task).glob("*/seed_*.json")]]
+        return [task for task in TASKS if any((self.root / experiment / task).glob("*/seed_*.json"))]
 
     def states(self, experiment, task, variant):
         """What run.py kept of each seed's training: arrays s and r."""
         files = (path.with_suffix(".npz") for path in self.paths(experiment, task, variant).values())
         return [{n: np.load(f)[n].astype(float) for n in ("s", "r")} for f in files]
+
+    def read(self, name):
+        """What is in <name>.json, as of ceiling.py or speed.py; None if there is no such file."""
+        path = self.root / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
 
 
 def final(runs, key="final"):
@@ -150,12 +154,16 @@ def goal_start_y(n=1000):
 
 
 @cache
+def limit_of_each(task, seeds, entry="final"):
+    """An upper bound on the return from each of the starts of these seeds, and whether success is possible."""
+    return limits.limit(task, limits.starts(limits.ENVIRONMENTS[task], seeds), entry)
+
+
 def limit_here(task, seeds, entry="final"):
     """Return and success in percent of the best play from the starts of these seeds (2,); None if it is not known."""
     if "final" not in LIMITS[task]:
         return None
-    env = limits.ENVIRONMENTS[task]
-    returns, possible = limits.limit(task, limits.starts(env, seeds), entry)
+    returns, possible = limit_of_each(task, seeds, entry)
     return np.array([returns.mean(), 100 * possible.mean()])
 
 
@@ -186,8 +194,7 @@ def starts_errors(task, runs):
     """Standard errors of the runs' mean return that are due to their starts: from these starts, over all starts."""
     returns = np.mean([run["final"]["returns"] for run in runs], axis=0)
     if "final" in LIMITS[task]:
-        seeds = goal.FINAL_SEEDS[: len(returns)]
-        explained = limits.limit(task, limits.starts(limits.ENVIRONMENTS[task], seeds))[0]
+        explained, _ = limit_of_each(task, goal.FINAL_SEEDS[: len(returns)])
     else:
         stratum = np.digitize(goal_start_y(len(returns)), EDGES)
         explained = (np.bincount(stratum, returns) / np.bincount(stratum).clip(min=1))[stratum]
@@ -197,8 +204,7 @@ def starts_errors(task, runs):
 def missed_catches(run):
     """Starts of Catch Point whose target can be reached and was not caught: how many, and what they cost on average."""
     returns = np.array(run["final"]["returns"])
-    env = limits.ENVIRONMENTS["catch_point"]
-    best, possible = limits.catch_point(env, limits.starts(env, goal.FINAL_SEEDS[: len(returns)]))
+    best, possible = limit_of_each("catch_point", goal.FINAL_SEEDS[: len(returns)])
     missed = possible & (best - returns > 10)  # a catch pays 20
     return missed.sum(), (best - returns)[missed].sum() / len(returns)
 
@@ -272,14 +278,14 @@ def known(values):
     return values[~np.isnan(values)]
 
 
-PLANE = {"catch_point": [2, 3]} | {f"hard_move_{n}": [2, 3] for n in (4, 6, 8, 10)}  # target - agent
+PLANE = "catch_point", *(f"hard_move_{n}" for n in (4, 6, 8, 10))  # features 2 and 3 are target - agent
 
 
 def coordinates(task, states):
     """States of all runs -> two coordinates of each: target - agent, else the first two principal components."""
     pooled = np.concatenate([run["s"] for run in states])
     if task in PLANE:
-        return [run["s"][:, PLANE[task]] for run in states]
+        return [run["s"][:, 2:4] for run in states]
     mean, std = pooled.mean(axis=0), pooled.std(axis=0) + 1e-6
     axes = np.linalg.svd((pooled - mean) / std, full_matrices=False)[2][:2]
     return [(run["s"] - mean) / std @ axes.T for run in states]
@@ -288,9 +294,9 @@ def coordinates(task, states):
 def coverage(task, states, cells=40):
     """Per run, the share of the cells of a grid that it visited, of those that any run did."""
     points = coordinates(task, states)
-    low, high = (f(np.concatenate(points), axis=0) for f in (np.min, np.max))
-    visited = [{*map(tuple, ((p - low) / (high - low) * cells).astype(int).clip(max=cells - 1))} for p in points]
-    return np.array([len(v) for v in visited]) / len(set.union(*visited))
+    ends = [(x.min(), x.max()) for x in np.concatenate(points).T]
+    visited = np.stack([np.histogram2d(*p.T, bins=cells, range=ends)[0] > 0 for p in points])
+    return visited.sum(axis=(1, 2)) / visited.any(axis=0).sum()
 
 
 def coverages(results, task):
@@ -339,13 +345,8 @@ def limit_text(task):
 
 def ranges(numbers):
     """1, 2, 3, 5 -> "1–3, 5"."""
-    numbers, parts = list(numbers), []
-    for n in numbers:
-        if parts and parts[-1][1] == n - 1:
-            parts[-1][1] = n
-        else:
-            parts.append([n, n])
-    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in parts)
+    parts = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+    return ", ".join(f"{part[0]}–{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts)
 
 
 def rows_of(results, experiment):
@@ -378,18 +379,16 @@ def table(results):
             errors.append("{}, {} {:.2f} / {:.3f}".format(*name, *starts_errors(task, runs)))
         shift = curve_shift(task, [run for v in NAMES for run in results.runs("table", task, v)])[0]
         shifts[t.title] = f"{shift:+.{d}f}"
-        times = [reached(task, run, t.published_return[0], shift) for run in runs]
-        to = [np.median([time[i] for time in times if time]) for i in (0, 1)] if any(times) else []
-        count = sum(time is not None for time in times)
+        times = [x for run in runs if (x := reached(task, run, t.published_return[0], shift))]
+        to = "{:,.0f}, {:.1f}".format(*np.median(times, axis=0)) if times else "never"
         ablation = results.runs("table", task, "dlpa_like")
         better = share_better(returns, final(ablation)[0]) if variant == "flexplore" else ""
         effort_rows.append([
-            *name, f"{runs[0]['total_timesteps']:,}", ranges(run["seed"] for run in runs),
+            *name, f"{runs[0]['total_timesteps']:,}", ranges([run["seed"] for run in runs]),
             ", ".join(f"{x:.{d}f}" for x in returns),
             f"{np.mean([run['wall_seconds'] for run in runs]) / 60:.1f} "
             f"({np.mean([run['evaluation_seconds'] / run['wall_seconds'] for run in runs]):.0%})",
-            (f"{to[0]:,.0f}, {to[1]:.1f}" if to else "never") + (f" ({count} of {len(runs)})" if several else ""),
-            better,
+            to + (f" ({len(times)} of {len(runs)})" if several else ""), better,
         ])  # fmt: skip
         if "final_25" in runs[0]:
             returns, success = final(runs, "final_25")
@@ -399,8 +398,6 @@ def table(results):
                 pair(all_starts(task, runs, "final_25").mean(axis=1), d),
                 pair(return_and_percent(LIMITS[task]["final_25"]), d),
             ])  # fmt: skip
-    if not final_rows:
-        return "Not run yet."
     tables = [f"From these {len(seeds):,} starts:"]
     tables.append(markdown(["task", "variant", "return", "IQM, 95 %", "success", "limit"], final_rows))
     header = ["task", "variant", "return", "success", "return of each seed", "score", "limit", "published"]
@@ -413,6 +410,7 @@ def table(results):
     header.append("to the published return")
     ablated = any(row[-1] for row in effort_rows)
     effort_rows = [row if ablated else row[:-1] for row in effort_rows]
+    tables.append("Effort; returns and P(better) are from these starts, the published return is over all:")
     tables.append(markdown(header + ["P(better)"] * ablated, effort_rows))
     of_tasks = ", ".join(f"{title} {shift}" for title, shift in shifts.items())
     tables.append(f"Returns over all starts less those from the starts of the curves: {of_tasks}.")
@@ -436,20 +434,24 @@ def summary(results):
     return markdown(["task", *NAMES.values(), "limit", "best published", "steps", "minutes"], rows)
 
 
+def scores(results, experiment, variants):
+    """Of each of the variants: scores (seeds, tasks) on the tasks that have all seeds of all; [] if none has."""
+    of_tasks = [[TASKS[task].score(all_starts(task, results.runs(experiment, task, v))[0]) for v in variants]
+                for task in results.tasks(experiment)]  # fmt: skip
+    seeds = len(EXPERIMENTS[experiment].seeds)
+    return [np.stack(x, axis=1) for x in zip(*(of for of in of_tasks if all(len(x) == seeds for x in of)))]
+
+
 def all_tasks(results, experiment, variants):
-    """A sentence on the scores of FLEXplore's and DLPA-like `variants` on all tasks that have all seeds of both."""
-    scores = {}
-    for task in results.tasks(experiment):
-        of = [TASKS[task].score(all_starts(task, results.runs(experiment, task, v))[0]) for v in variants]
-        if len(of[0]) == len(of[1]) == len(EXPERIMENTS[experiment].seeds):
-            scores[task] = of
-    if not scores:
+    """A sentence on the scores of FLEXplore's and DLPA-like `variants`; "" if no task has all seeds of both."""
+    if not (both := scores(results, experiment, variants)):
         return ""
-    x, y = (np.stack([of[i] for of in scores.values()], axis=1) for i in (0, 1))
+    x, y = both
+    n = x.shape[1]
     text = "Score over {} task{}, mean: FLEXplore {:.3f} [{:.3f}, {:.3f}], DLPA-like {:.3f} [{:.3f}, {:.3f}]; "
     text += "IQM: {:.3f} [{:.3f}, {:.3f}], {:.3f} [{:.3f}, {:.3f}]; "
     text += "probability that a run of FLEXplore is the better one: {:.2f} [{:.2f}, {:.2f}]."
-    return text.format(len(scores), "s" * (len(scores) > 1), *mean(x), *mean(y), *iqm(x), *iqm(y), *improvement(x, y))
+    return text.format(n, "s" * (n > 1), *mean(x), *mean(y), *iqm(x), *iqm(y), *improvement(x, y))
 
 
 def provenance(results, experiment):
@@ -466,14 +468,12 @@ def ceiling(results):
     """What ceiling.py reached, and how much of what an agent misses is search, how much model or exploration."""
     rows = []
     for task, t in TASKS.items():
-        path = results.root / "ceiling" / f"{task}.json"
-        if path.exists():
-            result = json.loads(path.read_text())["final"]
-            reached, success, n, d = result["return_mean"], result["success_rate"], result["episodes"], digits(task)
+        if result := results.read(f"ceiling/{task}"):
+            (reached, success), n, d = return_and_percent(result["final"]), result["final"]["episodes"], digits(task)
             agents = [[x["final"]["returns"][:n] for x in results.runs("table", task, v)] for v in NAMES]
             here = limit_here(task, goal.FINAL_SEEDS[:n])
             cells = [t.title, f"{n:,}", limit_text(task) if here is None else pair(here, d)]
-            cells.append(pair((reached, 100 * success), d))
+            cells.append(pair((reached, success), d))
             cells.append(f"{(t.limit[1] if here is None else here[0]) - reached:.{d}f}")
             rows.append(cells + [f"{reached - np.mean(x):.{d}f}" if x else "" for x in agents])
     header = ["task", "episodes", "limit", "ceiling", "search"]
@@ -493,9 +493,7 @@ def goal_starts(results, edges=(-15, -12.5, -10, -5, 0, 5, 10, 12.5, 15)):
     bins = [(y >= low) & (y < high) for low, high in zip(edges, edges[1:])]
     for task in ("goal", "hard_goal"):
         runs = {name: results.runs("table", task, variant) for variant, name in NAMES.items()}
-        path = results.root / "ceiling" / f"{task}.json"
-        if path.exists():
-            result = json.loads(path.read_text())
+        if result := results.read(f"ceiling/{task}"):
             runs[f"ceiling, {result['final']['episodes']} starts"] = [result]
         for name, of_seeds in runs.items():
             if of_seeds:
@@ -508,7 +506,7 @@ def goal_starts(results, edges=(-15, -12.5, -10, -5, 0, 5, 10, 12.5, 15)):
 
 def speed(results):
     """What benchmark/speed.py wrote to speed.json."""
-    result = json.loads((results.root / "speed.json").read_text())
+    result = results.read("speed")
     columns = "plan update policy environment".split()
     header = ["", "ms per plan", "ms per update of the model", "of the policies", "ms per environment step"]
     header += ["steps / s", "times DLPA's code", "rate of a plan, of an update"]
@@ -516,8 +514,8 @@ def speed(results):
     for name, row in result.items():
         if not isinstance(row, dict) or "ms" not in row:
             continue
-        peer = result.get(f"{name.split(',')[0]}, DLPA's code", {}).get(f"ratio of {name}")
         task, *work = name.split(", ")
+        peer = result.get(f"{task}, DLPA's code", {}).get(f"ratio of {name}")
         cells = [", ".join([task.replace("_", " ").title(), *work])]
         cells += [f"{row['ms'][x]:.1f}" if x in row["ms"] else "" for x in columns]
         cells += [f"{row['steps_per_second']:.1f}", f"{peer:.1f}" if peer else ""]
@@ -527,7 +525,7 @@ def speed(results):
 
 def speed_gpu(results):
     """What benchmark/speed.py --cuda wrote to speed_gpu.json: on a core / on the GPU."""
-    result = json.loads((results.root / "speed_gpu.json").read_text())
+    result = results.read("speed_gpu")
     rows = []
     for name in (x for x in result if f"{x}, GPU" in result):
         core, gpu = result[name], result[f"{name}, GPU"]
@@ -579,18 +577,15 @@ def apart(x, y):
 def components(results):
     rows = [[TASKS[task].title, *(return_and_success(results, "components", task, v) for v in COMPONENTS)]
             for task in results.tasks("components")]  # fmt: skip
-    seeds, scores = len(EXPERIMENTS["components"].seeds), {}
-    runs = {task: [results.runs("components", task, v) for v in COMPONENTS] for task in results.tasks("components")}
-    for task, of in runs.items():
-        if all(len(x) == seeds for x in of):
-            scores[task] = [TASKS[task].score(all_starts(task, x)[0]) for x in of]
-    for name, statistic in (("Mean", mean), ("IQM", iqm)):
-        if scores:
-            of = [statistic(np.stack([x[i] for x in scores.values()], axis=1)) for i in range(len(COMPONENTS))]
-            cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*x) for x in of]
-            rows.append([f"{name} of the score, {len(scores)} task{'s' * (len(scores) > 1)}", *cells])
-    all_parts, *without = zip(*([final(x)[0] for x in of] for of in runs.values()))
-    pairs = [(x, y) for of in without for x, y in zip(all_parts, of) if len(x) > 1 and len(y) > 1]
+    if of := scores(results, "components", COMPONENTS):
+        n = of[0].shape[1]
+        for name, statistic in (("Mean", mean), ("IQM", iqm)):
+            cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*statistic(x)) for x in of]
+            rows.append([f"{name} of the score, {n} task{'s' * (n > 1)}", *cells])
+    returns = [[final(results.runs("components", task, v))[0] for v in COMPONENTS]
+               for task in results.tasks("components")]  # fmt: skip
+    pairs = [(full, x) for full, *without in returns for x in without if len(full) > 1 and len(x) > 1]
+    seeds = len(EXPERIMENTS["components"].seeds)
     by_chance = apart(*np.random.default_rng(0).normal(size=(2, 100_000, seeds))).mean()
     differ = sum(apart(*pair) for pair in pairs)
     text = (f"Means further from all parts' than the larger standard deviation of the two: {differ} of {len(pairs)} "
@@ -611,13 +606,12 @@ def choices(results):
 
 
 def exploration(results):
-    rows = []
+    rows, seeds = [], len(EXPERIMENTS["exploration"].seeds)
     for task in results.tasks("exploration"):
-        n, returns = len(EXPERIMENTS["exploration"].seeds), {}
-        shares = {v: mean_and_std(x, 1, "%", n) for v, x in coverages(results, task).items()}
-        for v in EXPLORATION:
-            returns[v] = mean_and_std(final(results.runs("exploration", task, v))[0], digits(task), expected=n)
-        rows += [[TASKS[task].title, "visited cells", *shares.values()], ["", "return", *returns.values()]]
+        shares = [mean_and_std(x, 1, "%", seeds) for x in coverages(results, task).values()]
+        returns = [final(results.runs("exploration", task, v))[0] for v in EXPLORATION]
+        rows.append([TASKS[task].title, "visited cells", *shares])
+        rows.append(["", "return", *(mean_and_std(x, digits(task), expected=seeds) for x in returns)])
     return markdown(["task", "", *EXPLORATION.values()], rows)
 
 
@@ -647,10 +641,13 @@ def sweep(results):
         for task in tasks:
             runs = results.runs("sweep", task, variant)
             shift = curve_shift(task, runs)[0] if runs else 0
-            times = [x[0] / run["sps"] / 60 for run in runs if (x := reached(task, run, targets[task], shift))]
+            times = []
+            for run in runs:
+                if at := reached(task, run, targets[task], shift):  # evaluations are evenly spaced
+                    times.append(at[1] - run["evaluation_seconds"] / 60 * at[0] / run["total_timesteps"])
             cells.append(f"{np.median(times):.1f} ({len(times)} of {len(runs)})" if times else "never" if runs else "")
             cells.append(pair(all_starts(task, runs).mean(axis=1), digits(task)) if runs else "")
-        values = {x.split()[-1]: None for x in flags.values()} if flags else {}
+        values = dict.fromkeys(x.split()[-1] for x in flags.values()) if flags else {}
         rows.append([f"`--{variant.split('_')[1]}` {' / '.join(values)}" if flags else "defaults", *cells])
     header = [x for task, to in targets.items() for x in (f"{TASKS[task].title}, minutes to {to}", "return; success")]
     return markdown(["", *header], rows)
@@ -658,11 +655,10 @@ def sweep(results):
 
 def steps(results, experiment):
     """A sentence on the length of the runs of each task."""
-    texts = []
-    for task in results.tasks(experiment):
-        runs = [run for name in EXPERIMENTS[experiment].variants for run in results.runs(experiment, task, name)]
-        lengths = {run["total_timesteps"] for run in runs}
-        texts.append(f"{TASKS[task].title} {' or '.join(f'{x:,}' for x in sorted(lengths))}")
+    lengths = {}
+    for task, _, runs in rows_of(results, experiment):
+        lengths.setdefault(TASKS[task].title, set()).update(run["total_timesteps"] for run in runs)
+    texts = (f"{title} {' or '.join(f'{n:,}' for n in sorted(x))}" for title, x in lengths.items())
     return f"Steps: {', '.join(texts)}."
 
 
@@ -707,24 +703,19 @@ def section(results, name):
         return defaults_table()
     if name in MEASUREMENTS:
         return MEASUREMENTS[name](results)
-    if name == "table":
-        pictures = "\n".join(f"![Returns against {x}](figures/{name}_table.png)"
-                             for x, name in (("steps", "curves"), ("minutes", "minutes")))
-        return table(results) + (f"\n\n{pictures}" if results.tasks(name) else "")
     if not results.tasks(name):
         return f"Not run yet: `python benchmark/run.py {name}`."
+    if name == "table":
+        return (f"{table(results)}\n\n![Returns against steps](figures/curves_table.png)\n"
+                "![Returns against minutes](figures/minutes_table.png)")  # fmt: skip
     figure = "" if name == "sweep" else f"![{name.capitalize()}](figures/{name}.png)\n\n"
     return f"{ABLATIONS[name](results)}\n\n{figure}{steps(results, name)} {provenance(results, name)}"
 
 
 def regenerate(text, results):
     """A document with new sections between its markers."""
-    for name in ["table", "defaults", *MEASUREMENTS, *ABLATIONS]:
-        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-        if begin in text:
-            before, rest = text.split(begin)
-            text = f"{before}{begin}\n{section(results, name)}\n{end}{rest.split(end)[1]}"
-    return text
+    marked = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+    return marked.sub(lambda match: f"{match[1]}{section(results, match[2])}\n{match[3]}", text)
 
 
 @dataclass
