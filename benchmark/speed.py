@@ -251,6 +251,7 @@ if __name__ == "__main__":
         subjects[f"{task}, DLPA's work"] = Subject(task, **work)
         if args.compile:
             torch._dynamo.config.recompile_limit = 64  # the optimizers of all subjects share code
+            torch._inductor.config.fallback_random = True  # as the scripts do
             subjects[f"{task}, compiled"] = Subject(task, compile=True)
             subjects[f"{task}, DLPA's work, compiled"] = Subject(task, compile=True, **work)
     seconds = measure({name: subject.calls for name, subject in subjects.items()} | calls, args.rounds)
