@@ -432,7 +432,7 @@ def make_env(args, render_mode=None):
 ACTIVATIONS = {"relu": partial(nn.ReLU, inplace=True), "gelu": nn.GELU}
 
 
-def mlp(inputs, hidden_size, outputs, activation):
+def mlp(inputs, hidden_size, outputs, activation):  # (R, inputs) -> (R, outputs)
     hidden = nn.Linear(inputs, hidden_size), activation(), nn.Linear(hidden_size, hidden_size), activation()
     return nn.Sequential(*hidden, nn.Linear(hidden_size, outputs))
 
@@ -441,7 +441,7 @@ def draw(weight, N):
     """N indices into the last dimension of weight (..., W), each with a probability in proportion to it -> (..., N)."""
     cdf = weight.cumsum(dim=-1)
     u = torch.rand(*cdf.shape[:-1], N, device=cdf.device) * cdf[..., -1:]
-    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)  # a NaN's would be W; train() stops at the NaN
+    return torch.searchsorted(cdf, u).clamp(max=cdf.shape[-1] - 1)  # W for a NaN, at which train() stops
 
 
 class HybridMLP(nn.Module):
@@ -526,7 +526,7 @@ class Agent(nn.Module):
         self.register_buffer("parameter_mask", (torch.arange(m) < torch.tensor(parameter_sizes)[:, None]).float())
 
     def fourier(self, s):
-        """States (R, d) with sines and cosines, which show a small network edges [choice] -> (R, d (1 + 2 J))."""
+        """States (R, d), sines and cosines of J multiples, which show edges [choice] -> (R, d (1 + 2 J))."""
         if len(self.frequencies) == 0:
             return s
         angles = (s[:, None] * self.frequencies[:, None]).flatten(1)
@@ -614,7 +614,7 @@ def imagined_return(agent, s, k, z, args, with_mi, optimism=0.0, E=1, prune=Fals
     actions after i are returned, but not valued); the last: all rows at step L.
     """
     L, R, predict = len(k), len(s), agent.of_each_network if optimism else agent.reward_and_continuation
-    row, alive = torch.arange(R, device=s.device).view(E, -1), 1.0  # alive: prod_j c_j, the chance not to have ended
+    alive = 1.0  # prod_j c_j, the chance not to have ended
     states, steps_k, steps_z, features, next_states, r, c, ended, source = ([] for _ in range(9))  # of each step
     for i in range(L):
         k_i, z_i = agent.propose(s, k[i]) if z is None else (k[i], z[i])
@@ -625,6 +625,7 @@ def imagined_return(agent, s, k, z, args, with_mi, optimism=0.0, E=1, prune=Fals
         if prune and i + 1 < L:
             r_i, c_i = predict(states[i], k_i, z_i, s)
             alive = alive * c_i.view(-1, R).mean(dim=0)  # c_i is (R,), or (M, R) by each network
+            row = torch.arange(R, device=s.device).view(E, -1)
             other = row[:, :1] + draw(alive.view(E, -1), R // E)  # an episode's rows follow one another
             r.append(r_i), c.append(c_i), ended.append(alive < 0.5)
             source.append(torch.where(ended[i], other.flatten(), row.flatten()))
@@ -700,8 +701,11 @@ class Replay:
 
 
 def roll(agent, tau):
-    """-> s^_0 = s_0, ... s^_H (H + 1, B, d) by the means of T_phi; errors s^ - s (H, B, d) in units of scale, without
-    meaning where w_i is 0; T_phi's features of (s_0, k_0, z_0) (B, hidden_size)."""
+    """Open-loop predictions by the means of T_phi -> s^_0 = s_0, ... s^_H (H + 1, B, d), errors (H, B, d), features.
+
+    Errors: s^_{i+1} - s_{i+1} in units of scale, without meaning where w_i is 0; features: of (s_0, k_0, z_0)
+    (B, hidden_size).
+    """
     states, features = [tau.s[0]], []
     for k, z in zip(tau.k, tau.z):
         s, h = agent.dynamics(states[-1], k, z)

@@ -45,18 +45,11 @@ HORIZONS = 1, 2, 3, 5, 8, 12
 HORIZON_STEPS = {"platform": 1500, "goal": 6000, "catch_point": 2000,
                  "hard_move_4": 2000, "hard_move_6": 3000, "hard_move_8": 4000}  # fmt: skip
 
-SWEPT = {  # flag: default on Platform, on Hard Move
-    "num-samples": (256, 512), "num-iterations": (3, 3), "updates-per-step": (6, 2), "batch-size": (128, 128),
-    "hidden-size": (64, 64),
+SWEPT = {  # the defaults of what is halved and doubled
+    "platform": {"num-samples": 256, "num-iterations": 3, "updates-per-step": 6, "batch-size": 128, "hidden-size": 64},
+    "hard_move_4": {"num-samples": 512, "num-iterations": 3, "updates-per-step": 2, "batch-size": 128,
+                    "hidden-size": 64},
 }  # fmt: skip
-
-
-def swept(flag, word, factor):
-    """A variant of `sweep`, for Experiment.variants."""
-    values = dict(zip(("platform", "hard_move_4"), SWEPT[flag]))
-    return {f"{word}_{flag}": {task: f"--{flag} {int(factor * x)}" for task, x in values.items()}}
-
-
 DLPA_LIKE = "--flexibility 0 --mi-weight 0 --smoothing never --proposal-fraction 0"
 
 EXPERIMENTS = {
@@ -113,9 +106,9 @@ EXPERIMENTS = {
     # sizes by the minutes they need: half and twice of one at a time; on seeds that may choose defaults
     "sweep": Experiment(
         {"default": ""}
-        | {k: v for flag in SWEPT for word, factor in (("half", 0.5), ("twice", 2))
-           for k, v in swept(flag, word, factor).items()},
-        tasks=("platform", "hard_move_4"),
+        | {f"{word}_{flag}": {task: f"--{flag} {int(factor * of[flag])}" for task, of in SWEPT.items()}
+           for flag in SWEPT["platform"] for word, factor in (("half", 0.5), ("twice", 2))},
+        tasks=tuple(SWEPT),
         seeds=(11, 12),
         flags="--eval-frequency 250 --eval-episodes 50 --final-eval-episodes 200",
         task_flags={"platform": "--total-timesteps 1500"},

@@ -184,6 +184,9 @@ def minutes_to(results, task, published):
 def speed(results):
     shares = [np.mean([run["evaluation_seconds"] / run["wall_seconds"] for run in runs])
               for *_, runs in report.rows_of(results, "table")]  # fmt: skip
+    seconds = [[run["wall_seconds"] - run["evaluation_seconds"] for run in runs]
+               for *_, runs in report.rows_of(results, "sweep")]  # fmt: skip
+    slower = [max(x) / min(x) for x in seconds]
     published = {"platform": 0.92, "goal": 28.75, "catch_point": 7.56, "hard_move_8": 7.8}  # DLPA's
     measured, kills = results.read("speed"), results.read("kills")
     scripts = "platform", "goal", "catch_point", "hard_move"
@@ -198,6 +201,7 @@ def speed(results):
         "{} of {} small runs did, killed and resumed {} times in all":
             [str(kills[x]) for x in ("identical", "runs", "kills")],
         "The evaluations take {} to {} % of these minutes": numbers([100 * min(shares), 100 * max(shares)], 0),
+        "one seed took up to {} times as long as the other": [f"{max(slower):.1f}"],
         "five FLEXplore runs: Platform {}, Goal {}, Catch Point (7.56) {}, Hard Move 8 {}":
             numbers([minutes_to(results, task, x) for task, x in published.items()], 1),
         "A checkpoint takes at most {} % of a default run":

@@ -30,7 +30,7 @@ import plots  # noqa: E402
 import prose  # noqa: E402
 import report  # noqa: E402
 import run as launcher  # noqa: E402
-from experiments import DLPA_LIKE, EXPERIMENTS, PLAIN, home  # noqa: E402
+from experiments import DLPA_LIKE, EXPERIMENTS, PLAIN, SWEPT, home  # noqa: E402
 from rliable import metrics  # noqa: E402
 
 SMALL = ("--total-timesteps 480 --learning-starts 40 --eval-frequency 240 --eval-episodes 2 --final-eval-episodes 4 "
@@ -63,6 +63,12 @@ def test_the_scripts_accept_the_flags_of_an_experiment_and_its_stored_runs_have_
             idle = {"smoothing_epsilon"} if args.smoothing == "never" else set()
             idle |= {"random_spread"} if run["args"].get("random_spread", 0) == 0 else set()  # no script has it now
             assert set(report.differences(flags, run["args"])) <= idle
+
+
+@pytest.mark.parametrize("task", SWEPT)
+def test_sweep_halves_and_doubles_the_defaults(task):
+    args = vars(args_of("sweep", task, "default"))
+    assert SWEPT[task] == {flag: args[flag.replace("-", "_")] for flag in SWEPT[task]}
 
 
 @pytest.mark.parametrize("flags, message", [
