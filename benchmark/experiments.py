@@ -109,9 +109,22 @@ EXPERIMENTS = {
         | {f"{word}_{flag}": {task: f"--{flag} {int(factor * of[flag])}" for task, of in SWEPT.items()}
            for flag in SWEPT["platform"] for word, factor in (("half", 0.5), ("twice", 2))},
         tasks=tuple(SWEPT),
-        seeds=(11, 12),
+        seeds=(11, 12, 13),
         flags="--eval-frequency 250 --eval-episodes 50 --final-eval-episodes 200",
         task_flags={"platform": "--total-timesteps 1500"},
+    ),
+    # how soon the published return is passed: shorter runs, with many evaluations of many episodes
+    "minutes": Experiment(
+        {"flexplore": "", "dlpa_like": DLPA_LIKE},
+        tasks=("platform", "goal", "catch_point", "hard_move_8"),
+        seeds=(1, 2, 3, 4, 5),
+        flags="--eval-episodes 200",
+        task_flags={
+            "platform": "--total-timesteps 1500 --eval-frequency 125",
+            "goal": "--total-timesteps 8000 --eval-frequency 500 --final-eval-episodes 400",
+            "catch_point": "--eval-frequency 250 --final-eval-episodes 400",
+            "hard_move_8": "--total-timesteps 4000 --eval-frequency 500 --final-eval-episodes 400",
+        },
     ),
 }  # fmt: skip
 
