@@ -121,9 +121,9 @@ EXPERIMENTS = {
         flags="--eval-episodes 200",
         task_flags={
             "platform": "--total-timesteps 1500 --eval-frequency 125",
-            "goal": "--total-timesteps 8000 --eval-frequency 500 --final-eval-episodes 400",
-            "catch_point": "--eval-frequency 250 --final-eval-episodes 400",
-            "hard_move_8": "--total-timesteps 4000 --eval-frequency 500 --final-eval-episodes 400",
+            "goal": "--total-timesteps 8000 --eval-frequency 1000 --final-eval-episodes 400",
+            "catch_point": "--eval-frequency 500 --final-eval-episodes 400",
+            "hard_move_8": "--total-timesteps 3000 --eval-frequency 500 --final-eval-episodes 400",
         },
     ),
 }  # fmt: skip

@@ -255,7 +255,8 @@ def draw(results, folder):
     folder.mkdir(parents=True, exist_ok=True)
     shown = {"curves_table": "steps", "minutes_table": "minutes"} if results.tasks("table") else {}
     figures = {name: lambda over=over: curves(results, over) for name, over in shown.items()}
-    figures |= {e: lambda e=e: globals()[e](results) for e in report.ABLATIONS if e != "sweep" and results.tasks(e)}
+    ablations = (e for e in report.ABLATIONS if e not in report.TABLES_ONLY and results.tasks(e))
+    figures |= {e: lambda e=e: globals()[e](results) for e in ablations}
     with plt.rc_context(STYLE):
         for name, make in figures.items():
             figure = make()
