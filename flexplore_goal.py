@@ -5,11 +5,12 @@
 """FLEXplore on Goal, in one file, to be read top to bottom: settings, environment, algorithm, training loop.
 
 FLEXplore (arXiv 2501.02774) is model-based reinforcement learning for parameterized actions: in state s choose a
-discrete action k and its continuous parameters z. It learns a "loose yet flexible" model of the environment with a
-Wasserstein loss, smooths the learned reward, pays a mutual-information bonus for exploration, and acts by planning
-through the model (MPPI, as DLPA does, the ICML 2024 method that it builds on). Written from a summary of the paper
-("the paper" below), not from its code. Choices that the paper leaves open are marked [choice]; README.md has their
-measurements. Where a setting says "0 is the paper" (or 1, or False), this value switches off what we added.
+discrete action k and its continuous parameters z. It learns a "loose yet flexible" model (T_phi: next state, R_psi:
+reward, C_omega: chance that the episode goes on) with a Wasserstein loss (critic f_W), smooths R_psi, pays a
+mutual-information bonus for exploration, and acts by planning through the model (MPPI, as in DLPA, ICML 2024, which it
+builds on), with proposals of two policies pi_beta(k|s) and p_theta(z|s,k). Written from a summary of the paper ("the
+paper" below), not from its code. [choice] marks what the paper leaves open and what goes beyond it; README.md has what
+was measured. Where a setting says "0 is the paper" (or 1, or False), this value switches off what we added.
 
     python flexplore_goal.py --seed 1
 
@@ -422,11 +423,11 @@ def make_env(args, render_mode=None):
 #       DLPA: the chance c that the episode goes on) descend theirs, after step T (--smoothing-start) also L_smt
 #   update_policy: pi_beta(k|s) and p_theta(z|s,k) ascend the imagined return
 # Shapes: d state size, K discrete actions, m = max(1, m_0, m_1, ...) parameters (0 where k lacks them), H steps of a
-# plan or of replayed segments, L steps imagined, B batch, N sequences, n elites, E episodes planned at once, with S
+# plan (of tau: its length), L steps imagined, B batch, N sequences, n elites, E episodes planned at once, with S
 # returns each, R rows (but R(s): the reward), M networks for R_psi and C_omega. Time first: (H, B, ...), but M first.
 # s^: predicted, s~: perturbed; tau: replayed segments, w_i their mask; R0, R1: reward of a step that goes on, or that
 # terminates; r_aux: MI reward; k: an index, or where pi_beta needs gradients a one-hot. Literals and defaults of
-# functions' arguments have no flag. [choice]: the paper leaves it open, or it goes beyond the paper (README.md).
+# functions' arguments have no flag. [choice]: see the top.
 
 
 ACTIVATIONS = {"relu": partial(nn.ReLU, inplace=True), "gelu": nn.GELU}
@@ -722,8 +723,9 @@ def wasserstein_loss(f_real, f_predicted, weight):
 def dynamics_loss(agent, tau, weight, args):
     """(1 - lambda) sum_i gamma^i w_i |s^_{i+1} - s_{i+1}|^2 + lambda L_ex (section III-B), distances in units of scale.
 
-    weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d). f_W's condition is the
-    real s_i, also where the prediction starts from s^_i.
+    weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d). With --mi-weight the
+    negative log likelihood that sigma_phi is learned by is added. f_W's condition is the real s_i, also where the
+    prediction starts from s^_i.
     [choice] Here w_i is 0 where step i terminates, too: the state after it is never planned from. (With --outcome-input
     next_state R_psi and C_omega see what T_phi, trained on other steps, makes of it.)
     [choice] lambda weighs L_ex, not the other error: here the summary contradicts itself. --dynamics-error absolute:
@@ -963,7 +965,7 @@ def evaluate(agent, args, seeds, step_limits=(math.inf,), video_folder=None, pro
     N, H = args.num_samples * args.eval_samples_factor, args.horizon + args.eval_extra_steps
     args = replace(args, num_samples=N)  # a wider search than in training [choice]; mppi takes H from the plan
     results = np.zeros((len(step_limits), 2, len(seeds)))
-    side_by_side = min(len(seeds), max(1, 4096 // N))  # planned as a batch, with one noise: returns depend on its size
+    side_by_side = min(len(seeds), max(1, 4096 // N))  # one batch, one random stream: returns depend on its size
     envs = [make_env(args, "rgb_array" if video_folder else None) for _ in range(side_by_side)]
     if video_folder:
         envs[0] = gym.wrappers.RecordVideo(envs[0], video_folder, episode_trigger=lambda i: i == 0, disable_logger=True)
