@@ -70,7 +70,7 @@ class Args:
     capture_video: bool = False
     """record one episode of each evaluation but the final under runs/<run_name>/videos (needs `pip install moviepy`)"""
     checkpoint_frequency: int = 1000
-    """steps between checkpoints in runs/<run_name>/checkpoint.pt, written when the episode ends; 0 for none"""
+    """steps between checkpoints (and one after warm-up) in runs/<run_name>/checkpoint.pt, at an episode's end; or 0"""
     resume: Path | None = None
     """directory of an interrupted run with the same flags, to go on from its checkpoint"""
     save_model: bool = False
@@ -1180,7 +1180,8 @@ def train(args):
             log({"model/consistency_error": mean_error} if known else {})
             progress.write(f"step {global_step}: return {returns.mean():.3f} ± {returns.std():.3f}, success "
                            f"{successes.mean():.1%} ({args.eval_episodes} greedy episodes)")  # fmt: skip
-        checkpoint_due |= args.checkpoint_frequency > 0 and global_step % args.checkpoint_frequency == 0
+        if args.checkpoint_frequency > 0:  # one at the end of warm-up, too: from there on a run can diverge
+            checkpoint_due |= global_step % args.checkpoint_frequency == 0 or global_step == args.learning_starts
 
     if args.checkpoint_frequency > 0:
         save_checkpoint(args.total_timesteps)  # from which only the final evaluation is left to do

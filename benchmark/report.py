@@ -659,25 +659,29 @@ def sweep(results):
     return markdown(["", *header], rows)
 
 
+def passes(task, runs):
+    """Steps, minutes of training and minutes with evaluations until each run passes DLPA's return (3, runs)."""
+    shift, times = curve_shift(task, runs)[0], []
+    for run in runs:
+        at = reached(task, run, DLPA[task], shift)
+        times.append((at[0], training_minutes(run, at[0]), at[1]) if at else (np.inf,) * 3)
+    return np.transpose(times)
+
+
 def minutes(results):
     """When each run passes DLPA's published return, and what it has at its end."""
     rows = []
-    for task, variant, runs in rows_of(results, "minutes"):
-        shift, times = curve_shift(task, runs)[0], []
-        for run in runs:
-            at = reached(task, run, DLPA[task], shift)
-            times.append((at[0], training_minutes(run, at[0]), at[1]) if at else (np.inf,) * 3)
-        columns, (returns, success) = list(zip(*times)), all_starts(task, runs)
+    for task, _, runs in rows_of(results, "minutes"):
+        (at_steps, *at_minutes), (returns, success) = passes(task, runs), all_starts(task, runs)
         rows.append([
-            TASKS[task].title, NAMES[variant], f"{DLPA[task]:.2f}", f"{runs[0]['args']['eval_frequency']:,}",
-            ", ".join(f"{x:,.0f}" for x in columns[0]),
-            *(f"{', '.join(f'{x:.1f}' for x in column)}; {np.median(column):.1f}" for column in columns[1:]),
+            TASKS[task].title, f"{DLPA[task]:.2f}", f"{runs[0]['args']['eval_frequency']:,}",
+            ", ".join(f"{x:,.0f}" for x in at_steps),
+            *(f"{', '.join(f'{x:.1f}' for x in column)}; {np.median(column):.1f}" for column in at_minutes),
             f"{runs[0]['total_timesteps']:,}", ", ".join(f"{x:.{digits(task)}f}" for x in returns),
             ", ".join(f"{x:.1f}" for x in success),
         ])  # fmt: skip
-    return markdown(["task", "variant", "DLPA's return", "evaluations every", "steps until it is passed",
-                     "minutes; median", "with evaluations", "steps of the run", "return at its end",
-                     "success, %"], rows)  # fmt: skip
+    return markdown(["task", "DLPA's return", "evaluations every", "steps until it is passed", "minutes; median",
+                     "with evaluations", "steps of the run", "return at its end", "success, %"], rows)  # fmt: skip
 
 
 def steps(results, experiment):

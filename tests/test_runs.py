@@ -133,7 +133,7 @@ def test_a_nan_in_the_replay_stops_the_run_and_leaves_the_last_checkpoint(monkey
 
     monkeypatch.setattr(flexplore.Replay, "add", add_and_spoil)
     with pytest.raises(SystemExit, match=r"^step 130: losses/reward is nan; try"):
-        flexplore.train(flexplore.Args(**TINY))
+        flexplore.train(flexplore.Args(**TINY | {"learning_starts": 100, "checkpoint_frequency": 1000}))
     (path,) = tmp_path.glob("runs/*/checkpoint.pt")
     checkpoint = torch.load(path, weights_only=True)
     assert 100 <= checkpoint["step"] < 130 and checkpoint["replay"]["r"].isfinite().all()
