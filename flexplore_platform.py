@@ -70,7 +70,7 @@ class Args:
     capture_video: bool = False
     """record one episode of each evaluation but the final under runs/<run_name>/videos (needs `pip install moviepy`)"""
     checkpoint_frequency: int = 1000
-    """steps between checkpoints (and one after warm-up) in runs/<run_name>/checkpoint.pt, at an episode's end; or 0"""
+    """steps between writes of runs/<run_name>/checkpoint.pt, at an episode's end, also after warm-up; 0 for none"""
     resume: Path | None = None
     """directory of an interrupted run with the same flags, to go on from its checkpoint"""
     save_model: bool = False
@@ -679,8 +679,8 @@ def wasserstein_loss(f_real, f_predicted, weight):
 def dynamics_loss(agent, tau, weight, args):
     """(1 - lambda) sum_i gamma^i w_i |s^_{i+1} - s_{i+1}|^2 + lambda L_ex (section III-B), distances in units of scale.
 
-    weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d). With --mi-weight the
-    negative log likelihood that sigma_phi is learned by is added. f_W's condition is the real s_i, also where the
+    weight: gamma^i w_i (H, B) -> the loss, its parts by name, and s^_0 ... s^_H (H + 1, B, d). With --mi-weight > 0
+    the negative log likelihood that sigma_phi is learned by is added. f_W's condition is the real s_i, also where the
     prediction starts from s^_i.
     [choice] Here w_i is 0 where step i terminates, too: the state after it is never planned from. (With --outcome-input
     next_state R_psi and C_omega see what T_phi, trained on other steps, makes of it.)

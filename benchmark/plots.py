@@ -94,7 +94,7 @@ def curves(results, over):
         upper.set_title(f"{t.title} ({' or '.join(map(str, sorted(seeds)))} seed{'s' * (seeds != {1})})")
         upper.tick_params(labelbottom=False)
         return_limits(upper, task)
-        lower.set(ylim=(-4, 104), xlabel="environment steps" if over == "steps" else "minutes of training")
+        lower.set(ylim=(-4, 104), xlabel="environment steps" if over == "steps" else "minutes, with evaluations")
     for ax, label in ((axes[0, 0], "return"), (axes[1, 0], "success, %")):
         ax.set_ylabel(label)
     legend(figure, axes[0, 0], 7 if len(tasks) > 3 else 4)
