@@ -623,7 +623,7 @@ def dynamics_loss(agent, tau, weight, args):
 
 
 def outcome_losses(agent, tau, states, weight):
-    """Squared error of the reward output that the step's outcome selects, and cross-entropy of c, by name.
+    """Of R_psi and C_omega (from DLPA): squared error of the output that the outcome selects, cross-entropy of c.
 
     states: s^_0 ... s^_H (H + 1, B, d); weight: gamma^i w_i (H, B).
     """
@@ -794,7 +794,7 @@ def random_action(agent, s, survival, policy, candidates=64):
 
 @torch.no_grad()  # torch.compile takes no inference_mode on a GPU
 def mppi(agent, s, plan, args, explore):
-    """Plan from states s (E, d), starting at `plan` -> k (E,), z (E, m), the refitted plan, mean value of the elites.
+    """Modified MPPI from states s (E, d), starting at `plan` -> k (E,), z (E, m), refitted plan, elites' mean value.
 
     explore: imagined returns include the MI reward and --optimism, and the action is an elite's, drawn by weight; else
     they are lowered by --eval-caution, and the action is where the elites' first ones are densest [choice].

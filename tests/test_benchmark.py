@@ -369,6 +369,9 @@ def test_reaching_the_published_return_takes_two_evaluations_and_the_final_one()
     assert report.reached("platform", run, 9, shift=0) == (4, 4.0)
     assert report.reached("platform", run, 10, shift=0) is None
     assert report.reached("platform", run, 10, shift=1) == (4, 4.0)
+    run |= {"wall_seconds": 300, "evaluation_seconds": 60, "total_timesteps": 5}
+    never = run | {"final": {"return_mean": 0.9, "success_rate": 0}}
+    assert report.passes("platform", [run, never]) == pytest.approx(np.array([[4, np.inf], [3.2, np.inf], [4, np.inf]]))
     run["final"]["return_mean"] = 8
     assert report.reached("platform", run, 9, shift=0) is None
     run["final"]["episodes"] = 1000  # of Catch Point over all starts: 0.397 more
