@@ -115,7 +115,7 @@ EXPERIMENTS = {
     ),
     # how soon the published return is passed: shorter runs, with many evaluations of many episodes
     "minutes": Experiment(
-        {"flexplore": ""},
+        {"flexplore": "", "dlpa_like": DLPA_LIKE},
         tasks=("platform", "goal", "catch_point", "hard_move_8"),
         flags="--eval-episodes 200",
         task_flags={

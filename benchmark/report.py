@@ -672,17 +672,17 @@ def passes(task, runs):
 def minutes(results):
     """When each run passes DLPA's published return, and what it has at its end."""
     rows = []
-    for task, _, runs in rows_of(results, "minutes"):
+    for task, variant, runs in rows_of(results, "minutes"):
         (at_steps, *at_minutes), (returns, success) = passes(task, runs), all_starts(task, runs)
         rows.append([
-            TASKS[task].title, f"{DLPA[task]:.2f}", f"{runs[0]['args']['eval_frequency']:,}",
+            TASKS[task].title, f"{DLPA[task]:.2f}", f"{runs[0]['args']['eval_frequency']:,}", NAMES[variant],
             ", ".join(f"{x:,.0f}" for x in at_steps),
             *(f"{', '.join(f'{x:.1f}' for x in column)}; {np.median(column):.1f}" for column in at_minutes),
             f"{runs[0]['total_timesteps']:,}", ", ".join(f"{x:.{digits(task)}f}" for x in returns),
             ", ".join(f"{x:.1f}" for x in success),
         ])  # fmt: skip
-    header = ["task", "DLPA's return", "evaluations every (steps)", "steps until it is passed", "minutes; median",
-              "with evaluations", "steps of the run", "return at its end", "success, %"]  # fmt: skip
+    header = ["task", "DLPA's return", "evaluations every (steps)", "variant", "steps until it is passed",
+              "minutes; median", "with evaluations", "steps of the run", "return at its end", "success, %"]  # fmt: skip
     return markdown(header, rows)
 
 
