@@ -139,6 +139,21 @@ def test_a_nan_in_the_replay_stops_the_run_and_leaves_the_last_checkpoint(monkey
     assert 100 <= checkpoint["step"] < 130 and checkpoint["replay"]["r"].isfinite().all()
 
 
+def test_spoiled_weights_that_no_loss_shows_are_not_checkpointed(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def spoil(agent, *_):
+        agent.parameter_policy.out.bias.data.fill_(torch.nan)
+        return {}
+
+    monkeypatch.setattr(flexplore, "update_policy", spoil)
+    flags = {"policy_frequency": TINY["total_timesteps"], "proposal_fraction": 0.0}  # so only the last step spoils them
+    with pytest.raises(SystemExit, match=r"^step 160: the sum of the weights is nan"):
+        flexplore.train(flexplore.Args(**TINY | flags))
+    (path,) = tmp_path.glob("runs/*/checkpoint.pt")
+    assert torch.load(path, weights_only=True)["step"] < 160
+
+
 def test_a_video_opens_and_shows_the_episode(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     right = torch.zeros(1).long(), torch.full((1, 1), 0.5)
