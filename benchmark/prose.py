@@ -182,6 +182,7 @@ def speed(results):
     slower = [max(x) / min(x) for x in seconds]
     measured, kills = results.read("speed"), results.read("kills")
     scripts = "platform", "goal", "catch_point", "hard_move"
+    short = {v: report.all_starts("platform", results.runs("minutes", "platform", v))[0] for v in NAMES}
     peers = [measured[f"{task}, DLPA's code"] for task in ("platform", "hard_move")]
     return {
         "One thread made {} environment steps a second on Platform, {} on Goal, {} on Catch Point and {} on Hard Move":
@@ -194,9 +195,14 @@ def speed(results):
             [str(kills[x]) for x in ("identical", "runs", "kills")],
         "The evaluations take {} to {} % of these minutes": numbers([100 * min(shares), 100 * max(shares)], 0),
         "one seed took up to {} times as long as another": [f"{max(slower):.1f}"],
-        "published returns after {} (Platform), {} (Goal), {} (Catch Point) and {} (Hard Move 8) minutes":
-            numbers([np.median(report.passes(task, results.runs("minutes", task, "flexplore"))[1])
-                     for task in report.DLPA], 1),
+        "published returns after {} (Platform), {} (Goal), {} (Catch Point) and {} (Hard Move 8) minutes, DLPA-like "
+        "runs after {}, {}, {} and {}":
+            numbers([np.median(report.passes(task, results.runs("minutes", task, variant))[1])
+                     for variant in NAMES for task in report.DLPA], 1),
+        "after 1,500 steps it wins {} % of the pairs ({} to {})":
+            percents(report.improvement(*(x[:, None] for x in short.values()))),
+        "FLEXplore ends at {} to {}, DLPA-like runs at {}, {}, {}, {} and {}":
+            span(short["flexplore"], 3) + numbers(short["dlpa_like"], 3),
         "A checkpoint takes at most {} % of a default run":
             [f"{100 * max(measured[x]['checkpoint_share'] for x in scripts):.2f}"],
     }  # fmt: skip

@@ -671,13 +671,14 @@ def passes(task, runs):
 
 def minutes(results):
     """When each run passes DLPA's published return, and what it has at its end."""
-    rows = []
+    rows, shown = [], lambda x, form: "never" if np.isinf(x) else format(x, form)
     for task, variant, runs in rows_of(results, "minutes"):
         (at_steps, *at_minutes), (returns, success) = passes(task, runs), all_starts(task, runs)
         rows.append([
             TASKS[task].title, f"{DLPA[task]:.2f}", f"{runs[0]['args']['eval_frequency']:,}", NAMES[variant],
-            ", ".join(f"{x:,.0f}" for x in at_steps),
-            *(f"{', '.join(f'{x:.1f}' for x in column)}; {np.median(column):.1f}" for column in at_minutes),
+            ", ".join(shown(x, ",.0f") for x in at_steps),
+            *("; ".join([", ".join(shown(x, ".1f") for x in column), shown(np.median(column), ".1f")])
+              for column in at_minutes),
             f"{runs[0]['total_timesteps']:,}", ", ".join(f"{x:.{digits(task)}f}" for x in returns),
             ", ".join(f"{x:.1f}" for x in success),
         ])  # fmt: skip
