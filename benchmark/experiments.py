@@ -109,7 +109,7 @@ EXPERIMENTS = {
         | {f"{word}_{flag}": {task: f"--{flag} {int(factor * of[flag])}" for task, of in SWEPT.items()}
            for flag in SWEPT["platform"] for word, factor in (("half", 0.5), ("twice", 2))},
         tasks=tuple(SWEPT),
-        seeds=(11, 12),
+        seeds=(11, 12, 13),
         flags="--eval-frequency 250 --eval-episodes 50 --final-eval-episodes 200",
         task_flags={"platform": "--total-timesteps 1500"},
     ),
