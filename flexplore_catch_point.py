@@ -163,8 +163,6 @@ class Args:
     """sequences that the policy networks propose, once per plan, on top of the N of each iteration; a share of N"""
     prune: bool = False
     """whether a sequence that has probably ended goes on from where another is; False, the paper: its rest is lost"""
-    reflect: bool = False
-    """whether sampled parameters beyond [-1, 1] are reflected at the bounds; False: clipped, so many are -1 or 1"""
     hold_fraction: float = 0.5
     """share of the sampled sequences that repeat their first (k, z), in all but the last iteration; 0 is the paper"""
     eval_samples_factor: int = 1
@@ -737,15 +735,11 @@ def of_action(x, k):  # entries of x (H, E, K, m) for the actions k (H, E, N): (
     return x.gather(2, k.unsqueeze(3).expand(-1, -1, -1, x.shape[3]))
 
 
-def sample_sequences(agent, plan, N, hold_fraction, reflect):
-    """N sequences for each of E episodes -> k (H, E, N), z (H, E, N, m); some hold one action [choice].
-
-    [choice] reflect: into [-1, 1] by reflection. Clipped, a third of N(0, 1) is -1 or 1, where elites are densest then.
-    """
+def sample_sequences(agent, plan, N, hold_fraction):
+    """N sequences for each of E episodes -> k (H, E, N), z (H, E, N, m); some hold one action [choice]."""
     k = draw(plan.probs, N)
     mean, std = of_action(plan.mean, k), of_action(plan.std, k)
-    z = mean + std * torch.randn_like(mean)
-    z = (1 - ((z + 1) % 4 - 2).abs() if reflect else z.clamp(-1, 1)) * agent.exists(k)
+    z = (mean + std * torch.randn_like(mean)).clamp(-1, 1) * agent.exists(k)
     held = int(hold_fraction * N)
     k[1:, :, :held], z[1:, :, :held] = k[:1, :, :held], z[:1, :, :held]
     return k, z
@@ -820,7 +814,7 @@ def mppi(agent, s, plan, args, explore):
     start = s.repeat_interleave(args.num_samples, dim=0)
     for iteration in range(args.num_iterations):
         hold_fraction = args.hold_fraction if iteration + 1 < args.num_iterations else 0.0
-        k, z = sample_sequences(agent, plan, args.num_samples, hold_fraction, args.reflect)
+        k, z = sample_sequences(agent, plan, args.num_samples, hold_fraction)
         value, k, z, _ = imagined(start, k.view(H, -1), z.view(H, -1, m))
         # the n best of the new sequences, the proposals and the elites so far [choice], best first
         best_value, elites = torch.cat([value, best_value], dim=1).topk(args.num_elites, dim=1)

@@ -38,7 +38,7 @@ PLAIN = (  # switches most of what goes beyond the paper off, as in the README
     "--random-fraction 0 --parameter-noise 0 --greedy-fraction 0 --weight-averaging 0 --weight-decay 0 "
     "--hold-fraction 0 --frequencies 0 --outcome-networks 1 --time-limit 0 --no-anneal-lr --no-prune --no-clip-reward "
     "--dynamics-error squared --outcome-input action --model-horizon 8 --eval-samples-factor 1 --eval-extra-steps 0 "
-    "--optimism 0 --eval-caution 0 --no-reflect"
+    "--optimism 0 --eval-caution 0"
 )
 NO_RANDOM_STEPS = "--random-fraction 0 --parameter-noise 0"  # but for those before --learning-starts
 HORIZONS = 1, 2, 3, 5, 8, 12

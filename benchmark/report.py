@@ -76,7 +76,7 @@ COMPONENTS = {"flexplore": "all", "no_wasserstein": "no Wasserstein loss", "no_m
 CHOICES = {"flexplore": "FLEXplore", "dlpa_like": "DLPA-like",
            "plain": "FLEXplore, plain", "plain_dlpa_like": "DLPA-like, plain"}  # fmt: skip
 # flags that are younger than some results: what they are where a result lacks them
-YOUNGER = {"frequencies": 0, "greedy_fraction": 0.0, "dynamics_error": "squared", "optimism": 0.0, "reflect": False}
+YOUNGER = {"frequencies": 0, "greedy_fraction": 0.0, "dynamics_error": "squared", "optimism": 0.0}
 # flags in which the runs of a variant may differ
 UNRELATED = {"seed", "track", "wandb_project_name", "wandb_entity", "capture_video", "save_model",
              "checkpoint_frequency"}  # fmt: skip

@@ -468,19 +468,9 @@ def test_the_units_and_the_range_of_clipped_rewards():
 def test_held_sequences_and_missing_parameters():
     agent = Agent(1, (1, 0), Args())
     plan = flexplore.initial_plan(5, 1, agent)
-    k, z = flexplore.sample_sequences(agent, plan, 100, hold_fraction=0.5, reflect=False)
+    k, z = flexplore.sample_sequences(agent, plan, 100, hold_fraction=0.5)
     assert (k[:, 0, :50] == k[0, 0, :50]).all() and (z[:, 0, :50] == z[0, 0, :50]).all()
     assert (k[:, 0, 50:] != k[0, 0, 50:]).any() and (z[k == 1] == 0).all() and (z[k == 0] != 0).all()
-
-
-def test_sampled_parameters_are_clipped_or_reflected_at_the_bounds(monkeypatch):
-    monkeypatch.setattr(torch, "randn_like", lambda x: torch.tensor([-1.5, -1.0, 0.3, 1.25, 3.2]).view(x.shape))
-    agent, drawn = Agent(1, (1,), Args()), {}
-    for reflect in (False, True):
-        _, z = flexplore.sample_sequences(agent, flexplore.initial_plan(1, 1, agent), 5, 0.0, reflect)
-        drawn[reflect] = z.flatten().tolist()
-    assert drawn[False] == pytest.approx([-1, -1, 0.3, 1, 1])
-    assert drawn[True] == pytest.approx([-0.5, -1, 0.3, 0.75, -0.8])  # 3.2 is reflected twice
 
 
 def test_shift_moves_the_plan_by_one_step():
@@ -645,7 +635,7 @@ def test_evaluation_searches_more_than_training_and_both_hold_in_all_but_the_las
     monkeypatch.setattr(flexplore, "make_env", lambda *_, **__: StubEnv((1, 1)))
     args = Args(horizon=2, num_samples=64, hold_fraction=0.5, eval_samples_factor=4, eval_extra_steps=3)
     agent, sample, seen = Agent(1, (1, 1), args), flexplore.sample_sequences, []
-    monkeypatch.setattr(flexplore, "sample_sequences", lambda *x: seen.append((len(x[1].mean), *x[2:4])) or sample(*x))
+    monkeypatch.setattr(flexplore, "sample_sequences", lambda *x: seen.append((len(x[1].mean), *x[2:])) or sample(*x))
     flexplore.evaluate(agent, args, range(1))
     flexplore.mppi(agent, torch.zeros(1, 1), flexplore.initial_plan(2, 1, agent), args, explore=True)  # as in training
     assert seen[:-3] == [(5, 256, 0.5), (5, 256, 0.5), (5, 256, 0.0)] * (len(seen) // 3 - 1)
@@ -714,7 +704,7 @@ BAD_VALUES = {  # flags, and values that every one of them refuses
     "env-id env-source dynamics-error outcome-input activation discriminator smoothing": "0 other",
     "learning-starts": "2501",  # more than --total-timesteps
     "num-elites": "257",  # more than --num-samples
-    "torch-deterministic cuda compile track capture-video save-model anneal-lr clip-reward prune reflect": "maybe",
+    "torch-deterministic cuda compile track capture-video save-model anneal-lr clip-reward prune": "maybe",
 }  # fmt: skip
 BAD_FLAGS = [(flexplore, (f"--{name}", value)) for names, values in BAD_VALUES.items()
              for name in names.split() for value in values.split()]  # fmt: skip
